@@ -158,9 +158,11 @@ def run(
     """
     with tempfile.TemporaryFile() as stderr:
         feed = stdin if isinstance(stdin, bytes) else None
-        source: int | IO[bytes] = (
-            subprocess.PIPE if feed is not None else stdin if stdin is not None and not isinstance(stdin, bytes) else subprocess.DEVNULL
-        )
+        source: int | IO[bytes]
+        if isinstance(stdin, bytes):
+            source = subprocess.PIPE
+        else:
+            source = subprocess.DEVNULL if stdin is None else stdin
         with start(
             argv, stdin=source, stdout=subprocess.PIPE if stdout is None else stdout, stderr=stderr, env=env
         ) as child:
@@ -168,7 +170,8 @@ def run(
                 out, _ = child.communicate(feed, timeout=timeout_s)
             except subprocess.TimeoutExpired as expired:
                 raise BangerError(
-                    f"{argv[0]} did not finish within {timeout_s} s: {format_command(argv)}", reason=Reason.TIMEOUT
+                    f"{argv[0]} did not finish within {timeout_s} s: {format_command(argv)}",
+                    reason=Reason.TIMEOUT,
                 ) from expired
         stderr.seek(0)
         said = stderr.read()
