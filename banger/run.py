@@ -46,6 +46,7 @@ _PACKAGE_OF = {
 _children: set[subprocess.Popen[bytes]] = set()
 _children_lock = threading.Lock()
 _cancelled = threading.Event()
+_shield = threading.local()
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,26 @@ def cancel_all() -> None:
     _end(children)
 
 
+def resume() -> None:
+    """Children may be started again: what was cancelled has ended, and its owner has cleaning up to do."""
+    _cancelled.clear()
+
+
+def is_cancelled() -> bool:
+    """Asked by long work that is not a child process, so that it ends soon after Ctrl-C too."""
+    return _cancelled.is_set() and not getattr(_shield, "up", False)
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """What this thread runs is not cancelled: for short work that must be done whole or undone by itself."""
+    _shield.up = True
+    try:
+        yield
+    finally:
+        _shield.up = False
+
+
 @contextlib.contextmanager
 def start(
     argv: Sequence[str],
@@ -102,7 +123,7 @@ def start(
     """
     program = get_program(argv[0])
     full = [get_program("setpriv"), "--pdeathsig", "KILL", "--", program, *argv[1:]]
-    if _cancelled.is_set():
+    if is_cancelled():
         raise KeyboardInterrupt
     child = subprocess.Popen(
         full,
@@ -112,8 +133,9 @@ def start(
         env=None if env is None else {**os.environ, **env},
         start_new_session=True,
     )
-    with _children_lock:
-        _children.add(child)
+    if not getattr(_shield, "up", False):
+        with _children_lock:
+            _children.add(child)
     try:
         yield child
     finally:
@@ -124,7 +146,7 @@ def start(
         _end([child])
         with _children_lock:
             _children.discard(child)
-    if _cancelled.is_set():
+    if is_cancelled():
         raise KeyboardInterrupt
 
 

@@ -61,6 +61,12 @@ def identify(pid: int) -> ProcessId | None:
     return ProcessId(pid, int(fields[19]), _boot_id())
 
 
+def identify_self() -> ProcessId:
+    me = identify(os.getpid())
+    assert me is not None
+    return me
+
+
 def is_alive(process: ProcessId) -> bool:
     return identify(process.pid) == process
 

@@ -1,0 +1,258 @@
+"""A machine's life: create, start, wait until it can be used, stop, delete.
+
+A machine is a record and a folder with hard links to shared artifacts and two disks of its own. Each call does the
+whole of its work or undoes what it did. Whoever changes a machine holds its lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from banger import network
+from banger.errors import BangerError, Reason
+from banger.guest import agent, ssh
+from banger.machine.identity import Identity, find_nameservers, write_home, write_overlay
+from banger.machine.machine_lock import locked
+from banger.machine.record import Machine, Records, State, Wish
+from banger.network import DEFAULT_SUBNET, Subnet
+from banger.paths import Paths, ensure_private
+from banger.settings import Settings
+from banger.vmm import process as processes
+from banger.vmm.monitor import Choice, Monitor, choose_monitor, get_monitor
+from banger.vmm.spec import Drive, MachineSpec, Nic
+from cache import Object, Store
+from pipelines.apt import Mirrors
+from pipelines.ext4 import make_ext4
+
+ARTIFACTS = ("rootfs", "home", "vmlinux", "modules", "initramfs")
+SSH_TIMEOUT_S = 90.0
+_STOP_TIMEOUT_S = 30.0
+_AGENT_ANSWER_S = 3.0
+_KILL_TIMEOUT_S = 10.0
+_SSH_PORT = 22
+_POLL_FIRST_S = 0.02
+_POLL_MOST_S = 0.2
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Everything the calls need: records, places and settings. `subnet` is the guests' network."""
+
+    records: Records
+    paths: Paths
+    settings: Settings
+    subnet: Subnet = DEFAULT_SUBNET
+
+    def folder(self, machine: Machine) -> Path:
+        return self.paths.machines / machine.id
+
+    def runtime(self, machine: Machine) -> Path:
+        return self.paths.runtime / machine.id
+
+    def log(self, machine: Machine) -> Path:
+        return self.folder(machine) / "console.log"
+
+    def access(self, machine: Machine) -> ssh.Access:
+        return ssh.Access(machine.name, machine.address, identity(self), self.folder(machine) / "known_hosts")
+
+
+def identity(machines: Machines) -> Path:
+    """The ssh key for guests; banger's own is made when it is missing."""
+    return ssh.ensure_key(machines.settings.ssh_key_path, machines.paths.state / "ssh" / "id_ed25519")
+
+
+def create(
+    machines: Machines, wish: Wish, store: Store, artifacts: Mapping[str, Object], mirrors: Mirrors | None
+) -> Machine:
+    """A machine that has never run: record, links, identity and disks. `artifacts` by the roles of `ARTIFACTS`.
+
+    A failure leaves neither record nor folder.
+    """
+    creator = processes.identify_self()
+    with contextlib.ExitStack() as undo:
+        machine = machines.records.add(wish, machines.subnet, creator)
+        undo.callback(machines.records.remove, machine)
+        folder = machines.folder(machine)
+        ensure_private(folder.parent)
+        folder.mkdir(mode=0o700)
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        for role in ARTIFACTS:
+            store.link(artifacts[role], folder / role)
+        key = ssh.make_host_key()
+        me = Identity(
+            id=machine.id,
+            name=machine.name,
+            address=machine.address,
+            host_key=key,
+            authorized_key=ssh.read_public_key(identity(machines)),
+            nameservers=find_nameservers(),
+            mirrors=mirrors,
+        )
+        (folder / "known_hosts").write_text(ssh.format_known_host(machine.name, key))
+        make_ext4(folder / "system.ext4", machine.disk_mib, lambda tar: write_overlay(tar, me))
+        make_ext4(folder / "work.ext4", machine.disk_mib, lambda tar: write_home(tar, me, folder / "home"))
+        machine = machines.records.update(machine, creator=None)
+        undo.pop_all()
+    return machine
+
+
+def start(machines: Machines, machine: Machine, choice: Choice | None = None) -> Machine:
+    """Boot a machine that is stopped. Returns when the monitor runs it; `wait_ready` tells when it can be used."""
+    choice = choice or choose_monitor(machines.settings)
+    with locked(machines.folder(machine)):
+        machine = machines.records.get(machine.name)
+        _refuse_half_made(machine)
+        if machine.state is State.RUNNING:
+            raise BangerError(f"{machine.name!r} runs already", reason=Reason.WRONG_STATE)
+        with contextlib.ExitStack() as undo:
+            runtime = machines.runtime(machine)
+            ensure_private(machines.paths.runtime)
+            shutil.rmtree(runtime, ignore_errors=True)
+            runtime.mkdir(mode=0o700)
+            undo.callback(shutil.rmtree, runtime, ignore_errors=True)
+            undo.callback(network.disconnect, machines.subnet, machine.address)
+            network.connect(machines.subnet, machine.address, nat=machine.nat)
+            running = choice.monitor.start(plan_spec(machines, machine, choice.monitor))
+            undo.callback(_kill, running)
+            machine = machines.records.update(machine, process=running, monitor=choice.monitor.name)
+            undo.pop_all()
+    return machine
+
+
+def plan_spec(machines: Machines, machine: Machine, monitor: Monitor) -> MachineSpec:
+    folder = machines.folder(machine)
+    subnet = machines.subnet
+    return MachineSpec(
+        name=machine.name,
+        kernel=folder / "vmlinux",
+        initramfs=folder / "initramfs",
+        command_line=(
+            *monitor.kernel_words(),
+            # Boot messages go to the log at the level of warnings: every line costs time on a serial port.
+            "quiet",
+            "net.ifnames=0",
+            f"banger.address={machine.address}/{subnet.network.prefixlen}",
+            f"banger.gateway={subnet.gateway}",
+            f"banger.agent={monitor.agent_channel}",
+            f"banger.off={monitor.power_off_word}",
+        ),
+        vcpus=machine.vcpus,
+        memory_mib=machine.memory_mib,
+        # The order in which the guest's /init expects them.
+        drives=(
+            Drive("rootfs", folder / "rootfs", read_only=True),
+            Drive("modules", folder / "modules", read_only=True),
+            Drive("system", folder / "system.ext4", read_only=False),
+            Drive("work", folder / "work.ext4", read_only=False),
+        ),
+        nic=Nic(subnet.tap_of(machine.address), subnet.mac_of(machine.address)),
+        runtime_dir=machines.runtime(machine),
+        log=machines.log(machine),
+    )
+
+
+def wait_ready(machines: Machines, machine: Machine, timeout_s: float) -> None:
+    """Until the guest's ssh server listens, as its agent sees it. Raises TIMEOUT, or MONITOR_DIED with last words."""
+    deadline = time.monotonic() + timeout_s
+    pause = _POLL_FIRST_S
+    try:
+        with _talk(machines, machine, timeout_s) as guest:
+            while guest.run(["/run/banger/bin/listening", str(_SSH_PORT)], timeout_s).status != 0:
+                if time.monotonic() > deadline:
+                    raise BangerError("no ssh server listens in the guest", reason=Reason.TIMEOUT)
+                time.sleep(pause)
+                pause = min(_POLL_MOST_S, pause * 1.3)
+    except BangerError as error:
+        if machine.state is not State.RUNNING:
+            raise BangerError(
+                f"{machine.name!r} ended while it booted\n{processes.last_words(machines.log(machine))}",
+                reason=Reason.MONITOR_DIED,
+                hint=f"banger vm logs {machine.name}",
+            ) from error
+        raise BangerError(
+            f"{machine.name!r} was not ready within {timeout_s:.0f} s: {error.message}",
+            reason=Reason.TIMEOUT,
+            hint=f"look at its console: banger vm logs {machine.name}",
+        ) from error
+
+
+def stop(machines: Machines, machine: Machine, timeout_s: float | None = None) -> Machine:
+    """Shut a machine down cleanly; after `timeout_s` it is killed. A stopped machine is fine."""
+    with locked(machines.folder(machine)):
+        machine = machines.records.get(machine.name)
+        _refuse_half_made(machine)
+        if machine.state is State.RUNNING and machine.process is not None:
+            if timeout_s is None:
+                timeout_s = _STOP_TIMEOUT_S * choose_monitor(machines.settings).slowdown
+            _ask_to_stop(machines, machine)
+            if not processes.wait_gone(machine.process, timeout_s):
+                _kill(machine.process)
+        return _release(machines, machine)
+
+
+def delete(machines: Machines, machine: Machine) -> None:
+    """Everything of the machine goes, whatever state it is in."""
+    folder = machines.folder(machine)
+    with locked(folder):
+        try:
+            machine = machines.records.get(machine.name)
+        except BangerError as error:
+            # Somebody else was quicker; the folder exists again only because of our lock.
+            folder.rmdir()
+            raise error
+        if machine.state is State.RUNNING and machine.process is not None:
+            _kill(machine.process)
+        machine = _release(machines, machine)
+        machines.records.remove(machine)
+        shutil.rmtree(folder)
+
+
+def remove_half_made(machines: Machines) -> None:
+    """Undo what creators that died left behind."""
+    for machine in machines.records.list():
+        if machine.creator is not None and not processes.is_alive(machine.creator):
+            delete(machines, machine)
+
+
+def _ask_to_stop(machines: Machines, machine: Machine) -> None:
+    """By its agent; by its power button when the agent is silent. Killing comes later if neither helps."""
+    monitor = get_monitor(machine.monitor, machines.settings)
+    try:
+        with _talk(machines, machine, _AGENT_ANSWER_S) as guest:
+            guest.ask("guest-exec", path="/run/banger/bin/off")
+    except BangerError:
+        with contextlib.suppress(BangerError):
+            monitor.press_power_button(machines.runtime(machine))
+
+
+def _talk(machines: Machines, machine: Machine, timeout_s: float) -> contextlib.AbstractContextManager[agent.Agent]:
+    monitor = get_monitor(machine.monitor, machines.settings)
+    open_channel: Callable[[float], socket.socket] = lambda left: monitor.connect_agent(  # noqa: E731
+        machines.runtime(machine), left
+    )
+    return agent.connect(open_channel, timeout_s, lambda: machine.state is State.RUNNING)
+
+
+def _release(machines: Machines, machine: Machine) -> Machine:
+    """Give back what a machine that no longer runs holds on the host."""
+    network.disconnect(machines.subnet, machine.address)
+    shutil.rmtree(machines.runtime(machine), ignore_errors=True)
+    return machines.records.update(machine, process=None)
+
+
+def _refuse_half_made(machine: Machine) -> None:
+    if machine.state is State.CREATING:
+        raise BangerError(f"{machine.name!r} is still being made", reason=Reason.WRONG_STATE)
+
+
+def _kill(process: processes.ProcessId) -> None:
+    processes.kill(process, signal.SIGKILL)
+    if not processes.wait_gone(process, _KILL_TIMEOUT_S):
+        raise BangerError(f"process {process.pid} does not end", reason=Reason.WRONG_STATE)

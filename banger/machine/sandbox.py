@@ -1,0 +1,88 @@
+"""A machine as the last step of the graph: what it needs is built or found, then it is made and booted.
+
+Everything before the boot is a cached step; the machine itself is an effect that is never done and so always runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from banger.errors import BangerError
+from banger.machine import lifecycle
+from banger.machine.lifecycle import Machines
+from banger.machine.name import make_up_name, parse_machine_name
+from banger.machine.record import Machine, Wish, name_taken
+from banger.vmm.monitor import Choice
+from cache import Store
+from catalog.kernels import DEFAULT_KERNEL
+from pipelines.apt import Mirrors, find_mirrors
+from pipelines.graph import build
+from pipelines.reporter import Reporter
+from pipelines.step import Effect, Result
+from pipelines.targets import Target, Targets
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a user asks for; None leaves the choice to the image (kernel) or to banger (name)."""
+
+    name: str | None
+    image: str
+    kernel: str | None
+    vcpus: int
+    memory_mib: int
+    disk_mib: int
+    nat: bool
+
+
+def make_machine(
+    machines: Machines, store: Store, order: Order, reporter: Reporter, choice: Choice | None
+) -> Machine:
+    """Build what is missing and create the machine; with a `choice` of monitor it is started too.
+
+    The name is checked, and found free, before anything is built. A start that fails leaves no machine behind.
+    """
+    taken = {machine.name for machine in machines.records.list()}
+    name = make_up_name(taken) if order.name is None else parse_machine_name(order.name)
+    if name in taken:
+        raise name_taken(name)
+    targets = Targets(store, machines.paths.images, machines.paths.kernels, machines.settings.debian_mirror)
+    image = targets.plan_image(order.image)
+    kernel = targets.plan_kernel(order.kernel or image.details.get("kernel", DEFAULT_KERNEL))
+    wish = Wish(name, image.name, kernel.name, order.vcpus, order.memory_mib, order.disk_mib, order.nat)
+    made: list[Machine] = []
+
+    def boot(results: Mapping[str, Result]) -> None:
+        objects = {role: result.made for role, result in results.items()}
+        machine = lifecycle.create(machines, wish, store, objects, _find_mirrors(machines, image))
+        made.append(machine)
+        if choice is not None:
+            try:
+                made[0] = lifecycle.start(machines, machine, choice)
+            except BaseException:
+                lifecycle.delete(machines, machine)
+                made.clear()
+                raise
+
+    vm = Effect(
+        f"vm:{name}", {**image.artifacts, **kernel.artifacts}, boot, after=(image.naming, kernel.naming)
+    )
+    try:
+        build(store, [vm], reporter)
+    except BaseException:
+        # Ctrl-C after the boot: nobody was handed this machine.
+        for machine in made:
+            lifecycle.delete(machines, machine)
+        raise
+    return made[0]
+
+
+def _find_mirrors(machines: Machines, image: Target) -> Mirrors | None:
+    """For images that leave the choice of mirror to the machine; without one the machine only has no packages."""
+    if image.details.get("source") != "recipe":
+        return None
+    try:
+        return find_mirrors(machines.settings.debian_mirror)
+    except BangerError:
+        return None

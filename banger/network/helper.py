@@ -1,0 +1,80 @@
+"""The program that runs as root, through `sudo`, for an ordinary user: one change, then it ends.
+
+    python -I -m banger.network.helper attach BRIDGE NETWORK ADDRESS nat|no-nat UID
+    python -I -m banger.network.helper detach BRIDGE NETWORK ADDRESS
+
+It is written to be the only thing that a sudoers rule must allow, so it trusts nothing: exactly these words, a
+private network, a guest's address in it, and the user who ran sudo as the owner. It reads no setting and no standard
+input. Not promised: protection from whoever may write its interpreter or its source. A rule without a password is
+for an installation whose files belong to root.
+
+The first line of its output is `STARTED`, so that silence means that sudo, not this program, refused. A refusal is
+one more line, a JSON object {message, hint, reason}, and status 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+
+from banger.errors import BangerError, Reason
+from banger.network.attachment import attach, detach
+from banger.network.privileges import STARTED
+from banger.network.subnet import Subnet, parse_address, parse_network
+
+_UID = re.compile(r"0|[1-9][0-9]{0,9}")
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    print(STARTED, flush=True)
+    # A Ctrl-C reaches us too, on the same terminal. A change once begun is finished: the caller can undo it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _perform(argv, find_caller_uid(environ))
+    except BangerError as error:
+        print(json.dumps({"message": error.message, "hint": error.hint, "reason": error.reason}), flush=True)
+        return 1
+    return 0
+
+
+def find_caller_uid(environ: Mapping[str, str]) -> int | None:
+    """The user who ran sudo, which sudo itself tells and the user cannot set; None when there was no sudo."""
+    text = environ.get("SUDO_UID")
+    return None if text is None else parse_uid(text)
+
+
+def parse_uid(text: str) -> int:
+    # 2**32 - 1 means "no user" to the kernel.
+    if not _UID.fullmatch(text) or int(text) >= 2**32 - 1:
+        raise BangerError(f"{text!r} is not a user's number", reason=Reason.BAD_INPUT)
+    return int(text)
+
+
+def _perform(argv: Sequence[str], caller_uid: int | None) -> None:
+    match argv:
+        case ["attach", bridge, network, address, ("nat" | "no-nat") as nat, uid]:
+            owner_uid = parse_uid(uid)
+            if caller_uid is not None and owner_uid != caller_uid:
+                raise BangerError(
+                    f"user {caller_uid} cannot attach a machine for user {owner_uid}", reason=Reason.NO_PERMISSION
+                )
+            subnet = Subnet(bridge, parse_network(network))
+            attach(subnet, parse_address(address), nat=nat == "nat", owner_uid=owner_uid)
+        case ["detach", bridge, network, address]:
+            # Root tidies up after everybody.
+            owner = None if caller_uid == 0 else caller_uid
+            detach(Subnet(bridge, parse_network(network)), parse_address(address), owner_uid=owner)
+        case _:
+            raise BangerError(
+                "the network helper does not understand its arguments",
+                reason=Reason.BAD_INPUT,
+                hint="it is called by banger only",
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,182 @@
+"""The objects: immutable files, named by the BLAKE3 of their content.
+
+Promised: a name in `objects/` appears only after the content is whole and on the disk; a crash, a full disk or a failing
+step leaves nothing under that name. An existing file of the right size is kept, so its hard links keep counting.
+Not promised: that content still is what it was. Looking costs a stat, which finds truncation; bit rot is for `verify`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from banger.errors import BangerError, Reason
+from cache.digests import Digest, Object, is_digest
+from cache.failures import explained
+from cache.files import hash_file, make_folder, sync_folder, try_link, write_all
+from cache.layout import object_path, objects_folder, temporary_folder
+from cache.temporary import temporary_file
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer
+
+# BLAKE3 is at its fastest from some 16 KiB up, and writers of archives hand over 512 bytes at a time.
+_BUFFER_BYTES = 1 << 20
+
+
+class ObjectWriter(io.BufferedWriter):
+    """A file object, opened "wb", whose content becomes an object with `commit`. Without it, nothing remains."""
+
+    def __init__(self, root: Path, path: Path, fd: int) -> None:
+        self._sink = _HashingSink(fd, path.parent)
+        self._root = root
+        self._path = path
+        super().__init__(self._sink, _BUFFER_BYTES)
+
+    def commit(self) -> Object:
+        """Make what was written an object. Ends the writing."""
+        self.flush()
+        obj = self._sink.finish()
+        with explained("store an object", self._root):
+            _install(self._root, self._path, self._sink.fileno(), obj)
+        self.close()
+        return obj
+
+    def abandon(self) -> None:
+        """End the writing; what is still buffered goes nowhere. Idempotent, and nothing after a commit."""
+        self._sink.is_closed_for_data = True
+        self.close()
+
+
+class _HashingSink(io.RawIOBase):
+    def __init__(self, fd: int, folder: Path) -> None:
+        self._fd = fd
+        self._folder = folder
+        self._hasher = blake3()
+        self._size_bytes = 0
+        self.is_closed_for_data = False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def tell(self) -> int:
+        return self._size_bytes
+
+    def write(self, data: Buffer) -> int:
+        view = memoryview(data).cast("B")
+        if not self.is_closed_for_data:
+            with explained("write an object", self._folder):
+                write_all(self._fd, view)
+            self._hasher.update(view)
+            self._size_bytes += len(view)
+        return len(view)
+
+    def finish(self) -> Object:
+        self.is_closed_for_data = True
+        return Object(Digest(self._hasher.hexdigest()), self._size_bytes)
+
+
+@contextmanager
+def writer(root: Path) -> Iterator[ObjectWriter]:
+    with temporary_file(temporary_folder(root)) as (path, fd):
+        new = ObjectWriter(root, path, fd)
+        try:
+            yield new
+        finally:
+            new.abandon()
+
+
+def put_file(root: Path, path: Path) -> Object:
+    """Take over a finished file of this filesystem, holes and all, without a copy. Its name is gone afterwards."""
+    with explained("store a file", root):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise BangerError(f"not a regular file: {path}", reason=Reason.BAD_INPUT)
+            obj = Object(*hash_file(fd))
+            if os.fstat(fd).st_size != obj.size_bytes:
+                raise BangerError(f"{path} changed while it was read", reason=Reason.CHANGED)
+            _install(root, path, fd, obj)
+        finally:
+            os.close(fd)
+    return obj
+
+
+def has(root: Path, obj: Object) -> bool:
+    with explained("look for an object", root):
+        return _find_size(object_path(root, obj.digest)) == obj.size_bytes
+
+
+def get_path(root: Path, obj: Object) -> Path:
+    path = object_path(root, obj.digest)
+    with explained("look for an object", root):
+        size_bytes = _find_size(path)
+    if size_bytes is None:
+        raise BangerError(
+            f"object {obj.digest[:12]} is not in the store at {root}",
+            reason=Reason.NOT_FOUND,
+            hint="it was removed, and is made again by building what needs it",
+        )
+    if size_bytes != obj.size_bytes:
+        raise BangerError(
+            f"object {obj.digest[:12]} has {size_bytes} bytes and should have {obj.size_bytes}: {path}",
+            reason=Reason.CORRUPT,
+            hint="remove the file; it is made again by building what needs it",
+        )
+    return path
+
+
+def iterate_objects(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Every file in `objects/ab/` with a name that is a digest. Strangers (`lost+found`, notes) are passed by."""
+    with explained("list the objects", root), os.scandir(objects_folder(root)) as shelves:
+        names = sorted(shelf.name for shelf in shelves if len(shelf.name) == 2)
+    for name in names:
+        with explained("list the objects", root):
+            try:
+                with os.scandir(objects_folder(root) / name) as files:
+                    found = sorted((file for file in files if is_digest(file.name)), key=lambda file: file.name)
+            except (NotADirectoryError, FileNotFoundError):
+                continue
+        yield from found
+
+
+def install_name(root: Path, path: Path, obj: Object) -> None:
+    """Give the whole and synced file at `path` its name in `objects/`. `path` may or may not be left; it is the caller's."""
+    destination = object_path(root, obj.digest)
+    make_folder(destination.parent)
+    try:
+        # A link and not a rename: it never takes the place of a file to which owners hold links.
+        linked = try_link(path, destination)
+    except FileExistsError:
+        if _find_size(destination) == obj.size_bytes:
+            return
+        linked = False
+    if not linked:
+        path.replace(destination)
+    sync_folder(destination.parent)
+
+
+def _install(root: Path, path: Path, fd: int, obj: Object) -> None:
+    if not has(root, obj):
+        os.fchmod(fd, 0o400)
+        os.fsync(fd)
+        install_name(root, path, obj)
+    path.unlink(missing_ok=True)
+
+
+def _find_size(path: Path) -> int | None:
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

@@ -1,0 +1,154 @@
+"""What this user has under a name: images and kernels, each a folder of hard links to the store's objects.
+
+The links keep the content when the cache is wiped; `manifest.json` beside them says what each file is, and carries
+the records of the steps that made it, so that the store can be told again what it once knew. A name is replaced as
+a whole (rename), so a reader sees the old content or the new, never a mix.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from banger.errors import BangerError, Reason
+from cache import Digest, Object, Record, Store, format_record, parse_record
+from catalog.names import nearest, parse_name
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Named:
+    """An image or a kernel. `files` are the objects by role; `details` is free for the kind (`kernel`, `summary`)."""
+
+    name: str
+    folder: Path
+    files: Mapping[str, Object]
+    records: Mapping[Digest, Record]
+    details: Mapping[str, Any]
+    made_at: float
+
+    def path(self, role: str) -> Path:
+        return self.folder / role
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(made.size_bytes for made in self.files.values())
+
+    def restore(self, store: Store) -> None:
+        """Give the store back what it may have lost: the objects by hard link, and the records that name them."""
+        for role, made in self.files.items():
+            if not store.has(made):
+                store.adopt(self.path(role), made)
+        for key, record in self.records.items():
+            if store.find_record(key) is None:
+                store.put_record(key, record)
+
+
+class Names:
+    """All names of one kind (`what`: "image" or "kernel") below a folder."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        self.folder = folder
+        self.what = what
+
+    def find(self, name: str) -> Named | None:
+        """None for a name that is not there; an unreadable manifest is an error, not a miss."""
+        folder = self.folder / parse_name(name, self.what)
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise self._damaged(name) from error
+        try:
+            if manifest["format"] != _FORMAT:
+                raise BangerError(
+                    f"the {self.what} {name!r} was made by another version of banger",
+                    reason=Reason.WRONG_STATE,
+                    hint=f"remove {folder} and build it again",
+                )
+            return Named(
+                name=name,
+                folder=folder,
+                files={role: Object(Digest(made[0]), made[1]) for role, made in manifest["files"].items()},
+                records={Digest(key): parse_record(text) for key, text in manifest["records"].items()},
+                details=manifest["details"],
+                made_at=manifest["made_at"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(name) from error
+
+    def get(self, name: str) -> Named:
+        found = self.find(name)
+        if found is None:
+            known = [each.name for each in self.list()]
+            raise BangerError(
+                f"there is no {self.what} {name!r} here", reason=Reason.NOT_FOUND, hint=nearest(name, known)
+            )
+        return found
+
+    def list(self) -> Iterator[Named]:
+        """Sorted by name."""
+        if not self.folder.is_dir():
+            return
+        for folder in sorted(self.folder.iterdir()):
+            if (folder / "manifest.json").exists():
+                found = self.find(folder.name)
+                if found is not None:
+                    yield found
+
+    def put(
+        self,
+        name: str,
+        store: Store,
+        files: Mapping[str, Object],
+        records: Mapping[Digest, Record],
+        details: Mapping[str, Any],
+    ) -> Named:
+        """Give objects a name, or move a name to other objects."""
+        folder = self.folder / parse_name(name, self.what)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        manifest = {
+            "format": _FORMAT,
+            "files": {role: [made.digest, made.size_bytes] for role, made in files.items()},
+            "records": {key: format_record(record) for key, record in records.items()},
+            "details": dict(details),
+            "made_at": time.time(),
+        }
+        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
+        try:
+            for role, made in files.items():
+                store.link(made, fresh / role)
+            (fresh / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+            _exchange(fresh, folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        return self.get(name)
+
+    def _damaged(self, name: str) -> BangerError:
+        return BangerError(
+            f"the manifest of {self.what} {name!r} is damaged",
+            reason=Reason.CORRUPT,
+            hint=f"remove {self.folder / name} and build it again",
+        )
+
+
+def _exchange(fresh: Path, folder: Path) -> None:
+    """Put `fresh` in the place of `folder`; what was there is at `fresh` afterwards."""
+    try:
+        os.rename(fresh, folder)
+    except OSError:
+        # There is an old one, not empty. Two renames: in between the name is missing for an instant, and a crash
+        # there leaves it missing, which the next build mends; a mix of both is never seen.
+        old = fresh.with_name(fresh.name.replace(".new-", ".old-"))
+        os.rename(folder, old)
+        os.rename(fresh, folder)
+        os.rename(old, fresh)

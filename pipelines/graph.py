@@ -1,0 +1,281 @@
+"""The graph: steps as doit tasks over the store.
+
+doit decides the order and runs independent steps side by side; whether a step is up to date is decided here, by the
+store's records alone (doit's own database stays in memory and is thrown away). What this adds to doit:
+
+* A step is not run for the sake of bytes that nobody needs: with the final artifact there, an intermediate one that
+  was collected stays collected. Its record still tells its digest, and so the keys of what comes after it.
+* One builder per key, across processes and threads; who waits says for whom, and then finds the finished record.
+* Ctrl-C ends all child processes, waits for the running jobs to clean up, and raises KeyboardInterrupt.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from banger.errors import BangerError, Reason
+from banger.run import cancel_all, is_cancelled, resume, shielded
+from cache import Digest, Holder, Object, Record, Store, key_of
+from pipelines.job import Job
+from pipelines.reporter import Reporter
+from pipelines.step import Artifact, Effect, Result, Step, dependencies, walk
+
+_PARALLEL_JOBS = 4
+_CLEANUP_S = 1.5
+
+
+class Graph:
+    """The state of one run: which steps there are, and what is known about each."""
+
+    def __init__(self, store: Store, targets: Sequence[Step | Effect], reporter: Reporter, *, refresh: bool = False):
+        """With `refresh`, steps that resolve ask again, whatever is recorded."""
+        self.store = store
+        self.targets = targets
+        self.reporter = reporter
+        self.nodes = list(walk(targets))
+        self.errors: list[BaseException] = []
+        self._consumers: dict[str, list[Step | Effect]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for needed in dependencies(node):
+                self._consumers[needed.name].append(node)
+        self._stale = {node.name for node in self.nodes if refresh and isinstance(node, Step) and node.resolves}
+        # Only what was found is remembered: a miss may become a hit while others build.
+        self._records: dict[str, Record] = {}
+        self._running: set[threading.Event] = set()
+        self._guard = threading.Lock()
+
+    # What is known
+
+    def key(self, step: Step) -> Digest | None:
+        """The step's key; None while the digest of an input is not known yet."""
+        digests: dict[str, Digest] = {}
+        for name, source in step.inputs.items():
+            if isinstance(source, Artifact):
+                found = self.record(source.step)
+                if found is None:
+                    return None
+                digests[name] = found.outputs[source.name].digest
+            else:
+                digests[name] = source
+        return key_of(step.kind, step.version, step.parameters, digests)
+
+    def record(self, step: Step) -> Record | None:
+        """What the step gave when it last ran with these inputs; says nothing of whether the bytes are there."""
+        if step.name in self._stale:
+            return None
+        if step.name not in self._records:
+            key = self.key(step)
+            record = None if key is None else self.store.find_record(key)
+            if record is None or set(record.outputs) != set(step.outputs):
+                return None
+            self._records[step.name] = record
+        return self._records[step.name]
+
+    def is_present(self, step: Step) -> bool:
+        """The step has run and all of its outputs are in the store."""
+        record = self.record(step)
+        return record is not None and all(self.store.has(made) for made in record.outputs.values())
+
+    def is_current(self, node: Step | Effect) -> bool:
+        """Nothing to do: the result is there, or its digest is known and nobody needs the bytes."""
+        if isinstance(node, Effect):
+            digests = self._effect_digests(node)
+            return digests is not None and node.is_done(digests)
+        if self.record(node) is None:
+            return False
+        return self.is_present(node) or (
+            bool(self._consumers[node.name])
+            and all(isinstance(user, Step) and self.is_current(user) for user in self._consumers[node.name])
+        )
+
+    def results(self, effect: Effect) -> dict[str, Result]:
+        """The inputs of an effect, all of them finished."""
+        found: dict[str, Result] = {}
+        for name, artifact in effect.inputs.items():
+            record, key = self.record(artifact.step), self.key(artifact.step)
+            assert record is not None, f"{artifact.step.name} is not built"
+            assert key is not None
+            found[name] = Result(record.outputs[artifact.name], key, record)
+        return found
+
+    def _effect_digests(self, effect: Effect) -> dict[str, Digest] | None:
+        digests = {}
+        for name, artifact in effect.inputs.items():
+            if not self.is_present(artifact.step):
+                return None
+            record = self.record(artifact.step)
+            assert record is not None
+            digests[name] = record.outputs[artifact.name].digest
+        return digests
+
+    # What is done
+
+    def build(self) -> None:
+        """Run what is missing. Raises the first error of a step, or KeyboardInterrupt."""
+        from doit.control import TaskControl
+        from doit.dependency import Dependency, SqliteDB
+        from doit.runner import SUCCESS, MThreadRunner
+        from doit.task import Stream, dict_to_task
+
+        self.reporter.planned([node.name for node in self.nodes])
+        control = TaskControl([dict_to_task(task) for task in self.tasks()])
+        control.process([target.name for target in self.targets])
+        runner = MThreadRunner(
+            Dependency(SqliteDB, ":memory:"),
+            DoitReporter(self.reporter),
+            stream=Stream(0),
+            num_process=_PARALLEL_JOBS,
+        )
+        try:
+            status = runner.run_all(control.task_dispatcher())
+        except BaseException:
+            self.cancel()
+            raise
+        if self.errors:
+            # Others may still be at work beside the one that failed.
+            self.cancel()
+            raise self.errors[0]
+        assert status == SUCCESS, f"doit ended with {status}"
+
+    def cancel(self) -> None:
+        """End what still runs and wait (a moment) until it has cleaned up after itself."""
+        with self._guard:
+            running = list(self._running)
+        if not running:
+            return
+        cancel_all()
+        deadline = time.monotonic() + _CLEANUP_S
+        for done in running:
+            done.wait(max(0.0, deadline - time.monotonic()))
+        resume()
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """The nodes as doit task dictionaries, for `build` and for the plain `doit` command."""
+        return [
+            {
+                "name": node.name,
+                "doc": f"{type(node).__name__.lower()} {node.name}",
+                "actions": [(self._run, [node])],
+                "uptodate": [self._uptodate(node)],
+                "task_dep": [needed.name for needed in dependencies(node)],
+                # doit's capture swaps sys.stdout, which breaks under threads.
+                "io": {"capture": False},
+            }
+            for node in self.nodes
+        ]
+
+    def _uptodate(self, node: Step | Effect) -> Callable[[], bool]:
+        return lambda: self.is_current(node)
+
+    def _run(self, node: Step | Effect) -> Any:
+        """doit's action: errors are kept here, since doit would turn them into text (which its own command shows)."""
+        from doit.exceptions import TaskFailed
+
+        done = threading.Event()
+        with self._guard:
+            self._running.add(done)
+        try:
+            if is_cancelled():
+                raise KeyboardInterrupt
+            if isinstance(node, Effect):
+                with shielded():
+                    node.act(self.results(node))
+            else:
+                self._run_step(node)
+        except BangerError as error:
+            self.reporter.failed(node.name, error)
+            self.errors.append(error)
+            return TaskFailed("\n".join(filter(None, (error.message, error.hint))))
+        except BaseException as error:  # noqa: BLE001 - raised again by build(), in the main thread
+            self.errors.append(error)
+            return False
+        finally:
+            done.set()
+            with self._guard:
+                self._running.discard(done)
+        return True
+
+    def _run_step(self, step: Step) -> None:
+        key = self.key(step)
+        assert key is not None, f"{step.name} ran before its inputs"
+
+        def tell(holder: Holder) -> None:
+            self.reporter.waiting(step.name, f"process {holder.pid} is making it")
+
+        with self.store.lock(key, step.name, tell, is_cancelled):
+            if self.is_present(step):
+                self.reporter.cached(step.name)
+                return
+            self.reporter.started(step.name)
+            begin = time.time()
+            inputs = self._input_objects(step)
+            with self.store.temporary_dir() as directory:
+                job = Job(step, self.store, inputs, directory, self.reporter)
+                step.build(job)
+                outputs = job.finish()
+            record = Record(
+                step=step.kind,
+                version=step.version,
+                parameters=step.parameters,
+                inputs={name: made.digest for name, made in inputs.items()},
+                outputs=outputs,
+                made_at=begin,
+                duration_s=time.time() - begin,
+            )
+            self.store.put_record(key, record)
+            self._records[step.name] = record
+            self._stale.discard(step.name)
+        self.reporter.finished(step.name, record.duration_s, sum(made.size_bytes for made in outputs.values()))
+
+    def _input_objects(self, step: Step) -> Mapping[str, Object]:
+        inputs: dict[str, Object] = {}
+        for name, source in step.inputs.items():
+            assert isinstance(source, Artifact), f"{step.name} is recorded, not built"
+            record = self.record(source.step)
+            assert record is not None
+            inputs[name] = record.outputs[source.name]
+        return inputs
+
+
+class DoitReporter:
+    """doit's reporter interface, of which only `up to date` is of use: the rest is told by the graph itself."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def skip_uptodate(self, task: Any) -> None:
+        self._reporter.cached(task.name)
+
+    def add_failure(self, task: Any, fail: Any) -> None:
+        """Failures of ours were told already; one of doit's own is a bug that must not pass silently."""
+
+    def runtime_error(self, msg: str) -> None:
+        raise AssertionError(msg)
+
+    def cleanup_error(self, exception: Any) -> None:
+        raise exception
+
+    def initialize(self, tasks: Any, selected_tasks: Any) -> None: ...
+    def get_status(self, task: Any) -> None: ...
+    def execute_task(self, task: Any) -> None: ...
+    def add_success(self, task: Any) -> None: ...
+    def skip_ignore(self, task: Any) -> None: ...
+    def teardown_task(self, task: Any) -> None: ...
+    def complete_run(self) -> None: ...
+
+
+def build(store: Store, targets: Sequence[Step | Effect], reporter: Reporter, *, refresh: bool = False) -> Graph:
+    """Build the targets. When the outside moved on since it was last resolved, resolve again, once."""
+    graph = Graph(store, targets, reporter, refresh=refresh)
+    try:
+        graph.build()
+    except BangerError as error:
+        if error.reason is not Reason.CHANGED or refresh:
+            raise
+        reporter.note(f"{error.message}: resolving again")
+        graph = Graph(store, targets, reporter, refresh=True)
+        graph.build()
+    return graph

