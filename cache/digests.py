@@ -1,7 +1,7 @@
 """What a thing in the store is called: the BLAKE3 of its bytes, and for objects also how many bytes they are.
 
-A digest that went through `parse_digest` is 64 hexadecimal digits and nothing else, so it can be made into a path without
-a second thought. `Object` and every path in `layout` see to it, whatever record, command line or network it came from.
+A digest that went through `parse_digest` is 64 hexadecimal digits and nothing else, so it can be made into a path
+without a second thought. `Object` and every path in `layout` see to it, wherever the text came from.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-class explained:  # noqa: N801 - reads as a word: `with explained("write an object", folder):`
+class explained:
     """Turn an OSError inside the block into a BangerError that names `folder`.
 
-    A class and not a generator: it stands around every write of a stream.
+    A class and not a generator, since it stands around every write of a stream; named to be read in its place.
     """
 
     __slots__ = ("_doing", "_folder")

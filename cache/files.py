@@ -59,7 +59,7 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 
 def hash_file(fd: int) -> tuple[Digest, int]:
-    """Digest and number of the bytes read. One thread only: BLAKE3's pool does not survive a fork, and it would hang."""
+    """Digest and number of the bytes read. One thread only: BLAKE3's pool does not survive a fork, which would hang."""
     hasher, size_bytes = blake3(), 0
     for _, data, _ in _chunks(fd):
         hasher.update(data)

@@ -7,19 +7,21 @@
     locks/<key>           flocks, see `locks`; never removed
     tmp/<random>          what is being written, see `temporary`
 
-Everything is under one folder with mode 0700 on one filesystem, so that a finished file gets its name by link or rename.
+Everything is in one folder with mode 0700 on one filesystem, so that a finished file gets its name by link or rename.
 A folder that is missing is made again when something is to be put into it: somebody may wipe the cache beside us.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from banger.errors import BangerError, Reason
-from cache.digests import Digest, parse_digest
+from cache.digests import Digest, is_digest, parse_digest
 from cache.failures import explained
-from cache.files import make_folder, sync_folder, write_all
+from cache.files import make_folder
+from cache.temporary import replace_file
 
 FORMAT = 1
 
@@ -49,22 +51,23 @@ def actions_folder(root: Path) -> Path:
     return root / "actions"
 
 
-def temporary_folder(root: Path) -> Path:
+def tmp_folder(root: Path) -> Path:
     return root / "tmp"
 
 
 def ensure_layout(root: Path) -> None:
-    """Make the folders where they are missing; refuse a store that a newer program wrote. Idempotent, also beside others."""
+    """Make what is missing; refuse a store that a newer program wrote. Several processes may do it at once."""
     with explained("open the store", root):
         found = _find_format(root)
         if found is None:
             make_folder(root)
             root.chmod(0o700)
-        for folder in (objects_folder(root), actions_folder(root), root / "locks", temporary_folder(root)):
+        for folder in (objects_folder(root), actions_folder(root), root / "locks", tmp_folder(root)):
             make_folder(folder)
         if found is None:
-            _write_once(root / "CACHEDIR.TAG", _TAG)
-            _write_once(root / "version", b"%d\n" % FORMAT)
+            # Two processes that make the same store write the same bytes, so the last one may win.
+            replace_file(tmp_folder(root), root / "CACHEDIR.TAG", _TAG)
+            replace_file(tmp_folder(root), root / "version", b"%d\n" % FORMAT)
 
 
 def _find_format(root: Path) -> int | None:
@@ -91,17 +94,26 @@ def _find_format(root: Path) -> int | None:
     return found
 
 
-def _write_once(path: Path, content: bytes) -> None:
-    """Whole or not at all. Two processes that make the same store write the same bytes, so the last one may win."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(fd, content)
-        os.fsync(fd)
-        new.replace(path)
-        sync_folder(path.parent)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(fd)
+def iterate_objects(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Every file under `objects/` that is named like an object. Strangers (`lost+found`, notes) are passed by."""
+    return _iterate_shelves(objects_folder(root))
+
+
+def iterate_records(root: Path) -> Iterator[os.DirEntry[str]]:
+    return _iterate_shelves(actions_folder(root))
+
+
+def _iterate_shelves(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """In the order of names, and holding no more than one of the 256 shelves."""
+    shelves = [shelf for shelf in _list(folder) if len(shelf.name) == 2]
+    for shelf in shelves:
+        yield from (file for file in _list(Path(shelf.path)) if is_digest(file.name))
+
+
+def _list(folder: Path) -> list[os.DirEntry[str]]:
+    with explained("list the store", folder):
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return []

@@ -1,7 +1,7 @@
 """The objects: immutable files, named by the BLAKE3 of their content.
 
-Promised: a name in `objects/` appears only after the content is whole and on the disk; a crash, a full disk or a failing
-step leaves nothing under that name. An existing file of the right size is kept, so its hard links keep counting.
+Promised: a name in `objects/` appears only after the content is whole and on the disk; a crash, a full disk or a
+failing step leaves nothing there. An existing file of the right size is kept, so that its hard links keep counting.
 Not promised: that content still is what it was. Looking costs a stat, which finds truncation; bit rot is for `verify`.
 """
 
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from banger.errors import BangerError, Reason
-from cache.digests import Digest, Object, is_digest
+from cache.digests import Digest, Object
 from cache.failures import explained
 from cache.files import hash_file, make_folder, sync_folder, try_link, write_all
-from cache.layout import object_path, objects_folder, temporary_folder
+from cache.layout import object_path, tmp_folder
 from cache.temporary import temporary_file
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
+    from _typeshed import ReadableBuffer
 
 # BLAKE3 is at its fastest from some 16 KiB up, and writers of archives hand over 512 bytes at a time.
 _BUFFER_BYTES = 1 << 20
@@ -35,14 +35,15 @@ class ObjectWriter(io.BufferedWriter):
     """A file object, opened "wb", whose content becomes an object with `commit`. Without it, nothing remains."""
 
     def __init__(self, root: Path, path: Path, fd: int) -> None:
-        self._sink = _HashingSink(fd, path.parent)
+        self._sink = _HashingSink(fd, root)
         self._root = root
         self._path = path
         super().__init__(self._sink, _BUFFER_BYTES)
 
     def commit(self) -> Object:
-        """Make what was written an object. Ends the writing."""
-        self.flush()
+        """Make what was written an object. Ends the writing; a library may have closed the file object before."""
+        if not self.closed:
+            self.flush()
         obj = self._sink.finish()
         with explained("store an object", self._root):
             _install(self._root, self._path, self._sink.fileno(), obj)
@@ -50,18 +51,21 @@ class ObjectWriter(io.BufferedWriter):
         return obj
 
     def abandon(self) -> None:
-        """End the writing; what is still buffered goes nowhere. Idempotent, and nothing after a commit."""
-        self._sink.is_closed_for_data = True
+        """End the writing; what is still buffered goes nowhere. Nothing happens after a commit."""
+        self._sink.abandoned = True
         self.close()
 
 
 class _HashingSink(io.RawIOBase):
-    def __init__(self, fd: int, folder: Path) -> None:
+    """Writes and hashes in one pass. The descriptor belongs to the one who made it."""
+
+    def __init__(self, fd: int, root: Path) -> None:
         self._fd = fd
-        self._folder = folder
+        self._root = root
         self._hasher = blake3()
         self._size_bytes = 0
-        self.is_closed_for_data = False
+        self._broken = False
+        self.abandoned = False
 
     def writable(self) -> bool:
         return True
@@ -72,23 +76,36 @@ class _HashingSink(io.RawIOBase):
     def tell(self) -> int:
         return self._size_bytes
 
-    def write(self, data: Buffer) -> int:
+    def write(self, data: ReadableBuffer) -> int:
         view = memoryview(data).cast("B")
-        if not self.is_closed_for_data:
-            with explained("write an object", self._folder):
-                write_all(self._fd, view)
-            self._hasher.update(view)
-            self._size_bytes += len(view)
-        return len(view)
+        size_bytes = len(view)
+        if self.abandoned:
+            return size_bytes
+        self._refuse_broken()
+        # After a failed or interrupted write the file may hold a part that was not hashed. The buffer above us would
+        # try the same bytes again, so from here on nothing is taken any more.
+        self._broken = True
+        with explained("write an object", self._root):
+            write_all(self._fd, view)
+        self._hasher.update(view)
+        self._size_bytes += size_bytes
+        self._broken = False
+        return size_bytes
 
     def finish(self) -> Object:
-        self.is_closed_for_data = True
+        self._refuse_broken()
+        if self.abandoned:
+            raise ValueError("commit after the writing was abandoned")
         return Object(Digest(self._hasher.hexdigest()), self._size_bytes)
+
+    def _refuse_broken(self) -> None:
+        if self._broken:
+            raise BangerError("an earlier write of this object failed", reason=Reason.IO)
 
 
 @contextmanager
 def writer(root: Path) -> Iterator[ObjectWriter]:
-    with temporary_file(temporary_folder(root)) as (path, fd):
+    with temporary_file(tmp_folder(root)) as (path, fd):
         new = ObjectWriter(root, path, fd)
         try:
             yield new
@@ -136,22 +153,8 @@ def get_path(root: Path, obj: Object) -> Path:
     return path
 
 
-def iterate_objects(root: Path) -> Iterator[os.DirEntry[str]]:
-    """Every file in `objects/ab/` with a name that is a digest. Strangers (`lost+found`, notes) are passed by."""
-    with explained("list the objects", root), os.scandir(objects_folder(root)) as shelves:
-        names = sorted(shelf.name for shelf in shelves if len(shelf.name) == 2)
-    for name in names:
-        with explained("list the objects", root):
-            try:
-                with os.scandir(objects_folder(root) / name) as files:
-                    found = sorted((file for file in files if is_digest(file.name)), key=lambda file: file.name)
-            except (NotADirectoryError, FileNotFoundError):
-                continue
-        yield from found
-
-
 def install_name(root: Path, path: Path, obj: Object) -> None:
-    """Give the whole and synced file at `path` its name in `objects/`. `path` may or may not be left; it is the caller's."""
+    """Give the whole and synced file at `path` its name in `objects/`. `path` may stay; the caller removes it."""
     destination = object_path(root, obj.digest)
     make_folder(destination.parent)
     try:

@@ -17,14 +17,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cache.failures import explained
-from cache.files import make_folder
+from cache.files import make_folder, sync_folder, write_all
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[tuple[Path, int]]:
-    """A new empty file and a descriptor open for reading and writing. What still has that name at the end is removed."""
+    """A new empty file and a descriptor to read and write it. What still has that name at the end is removed."""
     with explained("make a temporary file", folder):
         path, fd = _claim(folder, is_folder=False)
     try:
@@ -36,7 +36,7 @@ def temporary_file(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 @contextmanager
-def temporary_folder_in(folder: Path) -> Iterator[Path]:
+def temporary_folder(folder: Path) -> Iterator[Path]:
     """A new empty folder, removed at the end with all that is in it."""
     with explained("make a temporary folder", folder):
         path, fd = _claim(folder, is_folder=True)
@@ -45,6 +45,16 @@ def temporary_folder_in(folder: Path) -> Iterator[Path]:
     finally:
         _remove_tree(path)
         os.close(fd)
+
+
+def replace_file(folder: Path, destination: Path, content: bytes) -> None:
+    """Give `destination` this content, on the disk and whole or not at all. `folder` is for the temporary file."""
+    with temporary_file(folder) as (path, fd):
+        write_all(fd, content)
+        os.fsync(fd)
+        make_folder(destination.parent)
+        path.replace(destination)
+        sync_folder(destination.parent)
 
 
 def remove_stale(folder: Path) -> None:
@@ -56,7 +66,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def _claim(folder: Path, *, is_folder: bool) -> tuple[Path, int]:
-    """Make and lock. Between the two, `remove_stale` of another process may take it for a dead one's: then once more."""
+    """Make and lock. Between the two, another process's `remove_stale` may take it for a dead one's: then once more."""
     while True:
         path = folder / os.urandom(8).hex()
         try:
@@ -97,7 +107,7 @@ def _remove_if_stale(path: Path) -> None:
 
 
 def is_same_file(fd: int, path: Path) -> bool:
-    """Whether the name still means the file that is open. (A link count does not tell for folders on every filesystem.)"""
+    """Whether the name still means the open file. (The link count of a removed folder is not 0 everywhere.)"""
     try:
         return os.path.samestat(os.fstat(fd), os.lstat(path))
     except FileNotFoundError:

@@ -8,7 +8,6 @@ a whole (rename), so a reader sees the old content or the new, never a mix.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -79,7 +78,10 @@ class Names:
                 name=name,
                 folder=folder,
                 files={role: Object(Digest(made[0]), made[1]) for role, made in manifest["files"].items()},
-                records={Digest(key): parse_record(text) for key, text in manifest["records"].items()},
+                records={
+                    Digest(key): parse_record(text.encode("utf-8", "surrogatepass"))
+                    for key, text in manifest["records"].items()
+                },
                 details=manifest["details"],
                 made_at=manifest["made_at"],
             )
@@ -119,7 +121,7 @@ class Names:
         manifest = {
             "format": _FORMAT,
             "files": {role: [made.digest, made.size_bytes] for role, made in files.items()},
-            "records": {key: format_record(record) for key, record in records.items()},
+            "records": {key: format_record(record).decode("utf-8", "surrogatepass") for key, record in records.items()},
             "details": dict(details),
             "made_at": time.time(),
         }
@@ -144,11 +146,11 @@ class Names:
 def _exchange(fresh: Path, folder: Path) -> None:
     """Put `fresh` in the place of `folder`; what was there is at `fresh` afterwards."""
     try:
-        os.rename(fresh, folder)
+        fresh.rename(folder)
     except OSError:
         # There is an old one, not empty. Two renames: in between the name is missing for an instant, and a crash
         # there leaves it missing, which the next build mends; a mix of both is never seen.
         old = fresh.with_name(fresh.name.replace(".new-", ".old-"))
-        os.rename(folder, old)
-        os.rename(fresh, folder)
-        os.rename(old, fresh)
+        folder.rename(old)
+        fresh.rename(folder)
+        old.rename(fresh)

@@ -1,4 +1,4 @@
-"""The archive format of an initramfs: cpio "newc" (the kernel's Documentation/driver-api/early-userspace/buffer-format).
+"""The archive format of an initramfs: cpio "newc" (the kernel's driver-api/early-userspace/buffer-format.rst).
 
 Only what an initramfs of ours holds: folders, files and symbolic links of root, with time zero, in the order given.
 """

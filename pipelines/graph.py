@@ -181,8 +181,7 @@ class Graph:
             if is_cancelled():
                 raise KeyboardInterrupt
             if isinstance(node, Effect):
-                with shielded():
-                    node.act(self.results(node))
+                self._run_effect(node)
             else:
                 self._run_step(node)
         except BangerError as error:
@@ -197,6 +196,13 @@ class Graph:
             with self._guard:
                 self._running.discard(done)
         return True
+
+    def _run_effect(self, effect: Effect) -> None:
+        self.reporter.started(effect.name)
+        begin = time.monotonic()
+        with shielded():
+            effect.act(self.results(effect))
+        self.reporter.finished(effect.name, time.monotonic() - begin, 0)
 
     def _run_step(self, step: Step) -> None:
         key = self.key(step)
@@ -278,4 +284,6 @@ def build(store: Store, targets: Sequence[Step | Effect], reporter: Reporter, *,
         reporter.note(f"{error.message}: resolving again")
         graph = Graph(store, targets, reporter, refresh=True)
         graph.build()
+    finally:
+        reporter.close()
     return graph

@@ -93,11 +93,11 @@ def plan_load_order(modules_dep: str, wanted: Iterable[str]) -> list[str]:
         by_name[PurePosixPath(path).name.split(".")[0].replace("-", "_")] = path
     order: list[str] = []
     for name in wanted:
-        path = by_name.get(name)
-        if path is None:
+        if name not in by_name:
             continue
+        wanted_path = by_name[name]
         # The dependencies stand nearest first: the last one must be loaded first.
-        for each in [*reversed(needs[path]), path]:
+        for each in [*reversed(needs[wanted_path]), wanted_path]:
             if each not in order:
                 order.append(each)
     return order

@@ -59,7 +59,7 @@ def _resolve(job: Job, binary: NpmBinary) -> dict[str, str]:
 
 def _fetch(job: Job, binary: NpmBinary) -> None:
     lock = job.read_json("lock")
-    with job.create("files") as sink, tarfile.open(fileobj=sink, mode="w|", format=tarfile.GNU_FORMAT) as files:  # type: ignore[call-overload]
+    with job.create("files") as sink, tarfile.open(fileobj=sink, mode="w|", format=tarfile.GNU_FORMAT) as files:
         if not lock:
             return
         job.progress(f"fetching {binary.package} {lock['version']}")

@@ -25,12 +25,16 @@ class Reporter(Protocol):
     def progress(self, step: str, what: str, done: int | None = None, total: int | None = None) -> None:
         """`done` and `total` are bytes."""
 
-    def finished(self, step: str, duration_s: float, size_bytes: int) -> None: ...
+    def finished(self, step: str, duration_s: float, size_bytes: int) -> None:
+        """`size_bytes` is zero for what leaves nothing in the store."""
 
     def failed(self, step: str, error: BangerError) -> None: ...
 
     def note(self, text: str) -> None:
         """One line a user should read."""
+
+    def close(self) -> None:
+        """The build is over, well or not."""
 
 
 class Silent:
@@ -44,3 +48,4 @@ class Silent:
     def finished(self, step: str, duration_s: float, size_bytes: int) -> None: ...
     def failed(self, step: str, error: BangerError) -> None: ...
     def note(self, text: str) -> None: ...
+    def close(self) -> None: ...

@@ -13,8 +13,8 @@ from banger.errors import BangerError, Reason
 from cache import Digest, Store
 from catalog.kernels import get_kernel_recipe
 from catalog.local import Named, Names
-from catalog.recipes import find_recipe, list_recipe_names
 from catalog.names import nearest
+from catalog.recipes import find_recipe, list_recipe_names
 from pipelines.image import plan_recipe_image
 from pipelines.job import Job
 from pipelines.kernel import plan_kernel
@@ -26,7 +26,7 @@ KERNEL_ROLES = ("vmlinux", "modules", "initramfs")
 
 @dataclass(frozen=True)
 class Target:
-    """A named thing to build: `artifacts` by role, and `naming`, which registers them (done when they have the name)."""
+    """A named thing: `artifacts` by role, and `naming`, which registers them (done when they have the name)."""
 
     name: str
     artifacts: Mapping[str, Artifact]

@@ -41,7 +41,7 @@ class Agent:
         self._connection = connection
         self._buffer = b""
 
-    def ask(self, command: str, timeout_s: float = 10.0, **arguments: object) -> Any:
+    def ask(self, command: str, /, timeout_s: float = 10.0, **arguments: Any) -> Any:
         """One command, one answer. Raises `BangerError` for a refusal, silence or nonsense."""
         request: dict[str, object] = {"execute": command}
         if arguments:
@@ -61,7 +61,7 @@ class Agent:
 
     def run(self, argv: Sequence[str], timeout_s: float, stdin: bytes = b"") -> Finished:
         """Run a short command in the guest to its end."""
-        arguments: dict[str, object] = {"path": argv[0], "arg": list(argv[1:]), "capture_output": True}
+        arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:]), "capture_output": True}
         if stdin:
             arguments["input_data"] = base64.b64encode(stdin).decode()
         pid = self.ask("guest-exec", **arguments)["pid"]

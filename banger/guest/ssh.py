@@ -62,7 +62,7 @@ def ensure_key(configured: Path | None, own: Path) -> Path:
                 os.link(fresh, own)
             except FileExistsError:
                 return own
-            os.replace(public_path(fresh), public_path(own))
+            public_path(fresh).replace(public_path(own))
     return own
 
 

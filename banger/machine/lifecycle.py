@@ -214,6 +214,17 @@ def delete(machines: Machines, machine: Machine) -> None:
         shutil.rmtree(folder)
 
 
+def read_status_file(machines: Machines, machine: Machine, path: str) -> int | None:
+    """The exit status that a command left in the guest; None when it left none (or the guest is gone)."""
+    try:
+        with _talk(machines, machine, _AGENT_ANSWER_S) as guest:
+            found = guest.run(["/run/banger/bin/busybox", "cat", path], _AGENT_ANSWER_S)
+    except BangerError:
+        return None
+    text = found.stdout.strip()
+    return int(text) if found.status == 0 and text.isdigit() and int(text) < 256 else None
+
+
 def remove_half_made(machines: Machines) -> None:
     """Undo what creators that died left behind."""
     for machine in machines.records.list():

@@ -10,17 +10,17 @@ from banger.errors import BangerError, Reason
 
 # RFC 1123, section 2.1, lower case only.
 _NAME = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")
-_ADJECTIVES = (
-    "amber bold brisk calm clear crisp deft eager early fair fleet fond fresh glad grand hale keen kind late light "
-    "lucid mellow mild neat noble plain prime proud quick quiet rapid ready sharp silent sleek smart solid spry "
-    "still stout sunny swift tidy true vivid warm wise witty young"
-).split()
-_NOUNS = (
-    "alder ash aspen badger bay birch bison brook cedar clover cove crane crow dale dove eagle elk elm fern finch fir "
-    "fox gale glen hare hawk hazel heron holly ibis iris jay lark linden lynx maple marten mink moss newt oak otter "
-    "owl pine quail raven reed robin rook rowan sage seal shore shrew stoat stork swan teal thorn thrush tern vale "
-    "vole willow wren yew"
-).split()
+_ADJECTIVES = """
+amber bold brisk calm clear crisp deft eager early fair fleet fond fresh glad grand hale keen kind late
+light lucid mellow mild neat noble plain prime proud quick quiet rapid ready sharp silent sleek smart
+solid spry still stout sunny swift tidy true vivid warm wise witty young
+""".split()  # noqa: SIM905 - read as words
+_NOUNS = """
+alder ash aspen badger bay birch bison brook cedar clover cove crane crow dale dove eagle elk elm fern
+finch fir fox gale glen hare hawk hazel heron holly ibis iris jay lark linden lynx maple marten mink moss
+newt oak otter owl pine quail raven reed robin rook rowan sage seal shore shrew stoat stork swan teal
+thorn thrush tern vale vole willow wren yew
+""".split()  # noqa: SIM905 - read as words
 
 
 def parse_machine_name(text: str) -> str:

@@ -36,9 +36,7 @@ class Order:
     nat: bool
 
 
-def make_machine(
-    machines: Machines, store: Store, order: Order, reporter: Reporter, choice: Choice | None
-) -> Machine:
+def make_machine(machines: Machines, store: Store, order: Order, reporter: Reporter, choice: Choice | None) -> Machine:
     """Build what is missing and create the machine; with a `choice` of monitor it is started too.
 
     The name is checked, and found free, before anything is built. A start that fails leaves no machine behind.
@@ -65,9 +63,7 @@ def make_machine(
                 made.clear()
                 raise
 
-    vm = Effect(
-        f"vm:{name}", {**image.artifacts, **kernel.artifacts}, boot, after=(image.naming, kernel.naming)
-    )
+    vm = Effect(f"vm:{name}", {**image.artifacts, **kernel.artifacts}, boot, after=(image.naming, kernel.naming))
     try:
         build(store, [vm], reporter)
     except BaseException:

@@ -1,0 +1,114 @@
+"""What the commands work with, each made when it is first needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from banger.cli.output import say
+from banger.errors import BangerError, Reason
+from banger.machine.record import Records
+from banger.paths import Paths
+from banger.settings import MAX_VCPUS, MIN_DISK_MIB, MIN_MEMORY_MIB, Settings, load_settings
+from banger.sizes import format_mib, parse_mib
+from cache import Store
+
+if TYPE_CHECKING:
+    from banger.machine.lifecycle import Machines
+    from banger.machine.sandbox import Order
+    from pipelines.reporter import Reporter
+    from pipelines.targets import Targets
+
+
+class App:
+    def __init__(self) -> None:
+        context = click.get_current_context()
+        self.quiet = bool((context.find_root().obj or {}).get("quiet"))
+
+    @cached_property
+    def paths(self) -> Paths:
+        return Paths.from_environment()
+
+    @cached_property
+    def settings(self) -> Settings:
+        return load_settings(self.paths)
+
+    @cached_property
+    def store(self) -> Store:
+        return Store.open(self.paths.store)
+
+    @cached_property
+    def records(self) -> Records:
+        return Records(self.paths.database)
+
+    @cached_property
+    def machines(self) -> Machines:
+        from banger.machine import lifecycle
+
+        machines = lifecycle.Machines(self.records, self.paths, self.settings)
+        lifecycle.remove_half_made(machines)
+        return machines
+
+    @property
+    def targets(self) -> Targets:
+        from pipelines.targets import Targets
+
+        return Targets(self.store, self.paths.images, self.paths.kernels, self.settings.debian_mirror)
+
+    def reporter(self, as_json: bool = False) -> Reporter:
+        from banger.cli.progress import make_reporter
+
+        return make_reporter(quiet=self.quiet, as_json=as_json)
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            say(text)
+
+    def order(
+        self,
+        name: str | None,
+        image: str | None,
+        kernel: str | None,
+        vcpu: str | None,
+        memory: str | None,
+        disk_size: str | None,
+        nat: bool,
+    ) -> Order:
+        """The options of a new machine, checked and completed from the settings."""
+        from banger.machine.name import parse_machine_name
+        from banger.machine.sandbox import Order
+
+        return Order(
+            name=None if name is None else parse_machine_name(name),
+            image=image or self.settings.default_image_name,
+            kernel=kernel,
+            vcpus=self.settings.vcpus if vcpu is None else _parse_vcpus(vcpu),
+            memory_mib=self.settings.memory_mib if memory is None else _parse_size("--memory", memory, MIN_MEMORY_MIB),
+            disk_mib=self.settings.disk_mib
+            if disk_size is None
+            else _parse_size("--disk-size", disk_size, MIN_DISK_MIB),
+            nat=nat,
+        )
+
+
+pass_app = click.make_pass_decorator(App, ensure=True)
+
+
+def _parse_vcpus(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_VCPUS:
+        raise BangerError(f"--vcpu {text!r} is not a number from 1 to {MAX_VCPUS}", reason=Reason.BAD_INPUT)
+    return int(text)
+
+
+def _parse_size(option: str, text: str, least_mib: int) -> int:
+    try:
+        size_mib = parse_mib(text)
+    except BangerError as error:
+        raise BangerError(f"{option}: {error.message}", reason=error.reason, hint=error.hint) from error
+    if size_mib < least_mib:
+        raise BangerError(
+            f"{option} {text} is too small", reason=Reason.BAD_INPUT, hint=f"at least {format_mib(least_mib)}"
+        )
+    return size_mib

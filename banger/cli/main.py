@@ -1,0 +1,103 @@
+"""The `banger` command: finds the noun, and turns errors and signals into exit statuses.
+
+Data goes to stdout, everything else to stderr. 1 is a refusal or failure, 2 a misuse of the command line, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from banger import __version__
+from banger.cli.output import print_error
+from banger.errors import BangerError
+
+_NOUNS = {
+    "cache": "What was built is kept here.",
+    "image": "What machines are made from.",
+    "kernel": "What machines boot.",
+    "vm": "Machines: run, create, start, stop, delete, list, show, ssh, exec, logs.",
+}
+_INTERRUPTED = 130
+
+
+class _Nouns(click.Group):
+    """Imports a noun's file when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_NOUNS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _NOUNS:
+            command: click.Command = getattr(importlib.import_module(f"banger.cli.{cmd_name}"), cmd_name)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # The help of the top needs no import either.
+        rows = [*_NOUNS.items(), ("version", "Print the version.")]
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(rows))
+
+
+@click.group(cls=_Nouns, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="banger", message="%(prog)s %(version)s")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, only errors and data.")
+@click.pass_context
+def banger(ctx: click.Context, quiet: bool) -> None:
+    """Throw-away Linux machines with one command.
+
+    \b
+    banger vm run                        a machine, and a shell in it
+    banger vm run -- COMMAND             run a command in one, with its exit status
+    banger vm run --rm -- COMMAND        and delete the machine afterwards
+    """
+    ctx.obj = {"quiet": quiet}
+
+
+@banger.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"banger {__version__}")
+
+
+def main() -> None:
+    """The console script."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        status = banger.main(standalone_mode=False)
+        sys.stdout.flush()
+    except BangerError as error:
+        print_error(error, as_json="--json" in _own_words())
+        status = 1
+    except click.exceptions.Exit as ended:
+        status = ended.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        status = _INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our stdout has gone: nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    """As Ctrl-C: what was begun is undone, a machine with --rm is deleted."""
+    # Once is enough; the second one must not hit the cleaning up.
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _own_words() -> list[str]:
+    """The command line without the command that is meant for a guest."""
+    words = sys.argv[1:]
+    return words[: words.index("--")] if "--" in words else words

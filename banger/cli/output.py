@@ -1,0 +1,70 @@
+"""How data and errors are printed: tables for people, JSON for programs, nothing from outside unescaped."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import click
+
+from banger.errors import BangerError
+from banger.run import printable
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their content, as `ps` and `docker ps` print them."""
+    clean = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *clean, strict=True)]
+    for row in [head, *clean]:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("   ".join(cells).rstrip())
+
+
+def print_error(error: BangerError, *, as_json: bool) -> None:
+    """One line and a hint on stderr."""
+    if as_json:
+        value = {"error": {"message": error.message, "hint": error.hint, "reason": error.reason}}
+        click.echo(json.dumps(value), err=True)
+        return
+    style = {"fg": "red", "bold": True}
+    click.echo(f"{paint('banger:', **style)} {_printable_lines(error.message)}", err=True)
+    if error.hint:
+        click.echo(f"  {_printable_lines(error.hint)}", err=True)
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    click.echo(_printable_lines(text), err=True)
+
+
+def paint(text: str, **style: object) -> str:
+    """Colour for stderr; none when it is no terminal or NO_COLOR is set (no-color.org)."""
+    return click.style(text, **style) if want_colour() else text  # type: ignore[arg-type]
+
+
+def want_colour() -> bool:
+    import os
+
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def format_age(seconds: float) -> str:
+    """`5 s`, `12 min`, `3 h`, `9 d`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
+def format_time(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(printable(line) for line in text.split("\n"))

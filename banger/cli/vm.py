@@ -1,0 +1,250 @@
+"""`banger vm …`: machines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from banger.cli.app import App, pass_app
+from banger.cli.options import CommandAfterDashes, Nouns, json_option, machine_options
+from banger.cli.output import format_age, format_time, print_error, print_json, print_table
+from banger.errors import BangerError, Reason
+from banger.machine.record import Machine, State
+
+_FOLLOW_S = 0.2
+
+
+@click.group(cls=Nouns)
+def vm() -> None:
+    """Machines."""
+
+
+@vm.command(cls=CommandAfterDashes)
+@machine_options
+@click.option("--rm", "remove", is_flag=True, help="Delete the machine when the session or command ends.")
+@click.option("-d", "--detach", is_flag=True, help="Print the machine's name and leave it running.")
+@click.option(
+    "--ssh-timeout", type=float, metavar="SECONDS", help="How long to wait for ssh at first (90; emulated 360)."
+)
+@json_option
+@pass_app
+def run(
+    app: App,
+    /,
+    command: tuple[str, ...],
+    remove: bool,
+    detach: bool,
+    ssh_timeout: float | None,
+    as_json: bool,
+    **wish: Any,
+) -> None:
+    """Boot a new machine and open a shell in it, or run COMMAND there and exit with its status."""
+    if detach and (remove or command):
+        raise BangerError(
+            f"--detach does not go with {'--rm' if remove else 'a command'}",
+            reason=Reason.BAD_INPUT,
+            hint="a detached machine stays until: banger vm delete NAME",
+        )
+    if ssh_timeout is not None and ssh_timeout <= 0:
+        raise BangerError("--ssh-timeout must be more than zero", reason=Reason.BAD_INPUT)
+    from banger.machine.run import run_machine
+
+    sys.exit(
+        run_machine(
+            app.machines,
+            app.store,
+            app.order(**wish),
+            app.reporter(as_json),
+            app.say,
+            command=command,
+            remove=remove,
+            ssh_timeout_s=ssh_timeout,
+            on_detached=(lambda made: _show_name(made, as_json)) if detach else None,
+        )
+    )
+
+
+@vm.command()
+@machine_options
+@click.option("--no-start", is_flag=True, help="Only make it.")
+@json_option
+@pass_app
+def create(app: App, /, no_start: bool, as_json: bool, **wish: Any) -> None:
+    """Make a machine and start it; prints its name."""
+    from banger.machine.run import create_machine
+
+    machine = create_machine(
+        app.machines, app.store, app.order(**wish), app.reporter(as_json), app.say, start=not no_start
+    )
+    _show_name(machine, as_json)
+
+
+@vm.command()
+@click.argument("names", nargs=-1, required=True)
+@pass_app
+def start(app: App, names: tuple[str, ...]) -> None:
+    """Boot machines that are stopped, and wait until they can be used."""
+    from banger.machine.run import start_machine
+
+    _each(app, names, lambda machine: start_machine(app.machines, machine, app.say))
+
+
+@vm.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--timeout", type=float, metavar="SECONDS", help="Kill it when it has not shut down by then.")
+@pass_app
+def stop(app: App, names: tuple[str, ...], timeout: float | None) -> None:
+    """Shut machines down cleanly."""
+    from banger.machine import lifecycle
+
+    _each(app, names, lambda machine: lifecycle.stop(app.machines, machine, timeout))
+
+
+@vm.command()
+@click.argument("names", nargs=-1, required=True)
+@pass_app
+def delete(app: App, names: tuple[str, ...]) -> None:
+    """Delete machines, running or not, with their disks."""
+    from banger.machine import lifecycle
+
+    _each(app, names, lambda machine: lifecycle.delete(app.machines, machine))
+
+
+@vm.command("list")
+@click.option("-a", "--all", "everything", is_flag=True, help="Stopped machines too.")
+@click.option("-q", "--quiet", "only_names", is_flag=True, help="Names only.")
+@json_option
+@pass_app
+def list_(app: App, everything: bool, only_names: bool, as_json: bool) -> None:
+    """List the machines that run (`ps` for short)."""
+    machines = [each for each in app.records.list() if everything or each.state is not State.STOPPED]
+    if as_json:
+        print_json([_describe(app, machine) for machine in machines])
+    elif only_names:
+        for machine in machines:
+            click.echo(machine.name)
+    else:
+        now = time.time()
+        rows = [
+            (each.name, each.state, str(each.address), each.image, format_age(now - each.created_at), each.id)
+            for each in machines
+        ]
+        print_table(("NAME", "STATE", "ADDRESS", "IMAGE", "AGE", "ID"), rows)
+
+
+@vm.command()
+@click.argument("name")
+@click.option("--json", is_flag=True, help="As always: the output is JSON.")
+@pass_app
+def show(app: App, /, name: str, **_json: bool) -> None:
+    """Print everything about a machine as JSON."""
+    print_json(_describe(app, app.records.get(name)))
+
+
+@vm.command()
+@click.argument("name")
+@pass_app
+def ssh(app: App, name: str) -> None:
+    """Open a shell in a machine."""
+    from banger.machine.session import open_shell
+
+    sys.exit(open_shell(app.machines, app.records.get(name)))
+
+
+@vm.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("name")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@pass_app
+def exec_(app: App, name: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND in a machine and exit with its status."""
+    from banger.machine.session import run_command
+
+    words = command[1:] if command[0] == "--" else command
+    if not words:
+        raise BangerError("there is no command to run", reason=Reason.BAD_INPUT)
+    sys.exit(run_command(app.machines, app.records.get(name), words))
+
+
+@vm.command()
+@click.argument("name")
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what comes.")
+@pass_app
+def logs(app: App, name: str, follow: bool) -> None:
+    """Print the console of a machine and what its monitor said."""
+    machine = app.records.get(name)
+    path = app.machines.log(machine)
+    if not path.exists():
+        return
+    with path.open("rb") as log:
+        while True:
+            while block := log.read(1 << 16):
+                # A guest writes this: no control character of its may reach a terminal.
+                sys.stdout.write(_clean(block) if sys.stdout.isatty() else block.decode("utf-8", "replace"))
+            sys.stdout.flush()
+            if not follow or machine.state is not State.RUNNING:
+                return
+            time.sleep(_FOLLOW_S)
+
+
+def _clean(block: bytes) -> str:
+    from banger.run import printable
+
+    return "\n".join(printable(line.rstrip("\r")) for line in block.decode("utf-8", "replace").split("\n"))
+
+
+def _each(app: App, names: tuple[str, ...], act: Callable[[Machine], object]) -> None:
+    """Do it for every name; the good ones are done, the bad ones reported, and the status is 1."""
+    failed = False
+    for name in dict.fromkeys(names):
+        try:
+            act(app.records.get(name))
+            click.echo(name)
+        except BangerError as error:
+            print_error(error, as_json=False)
+            failed = True
+    if failed:
+        sys.exit(1)
+
+
+def _show_name(machine: Machine, as_json: bool) -> None:
+    if as_json:
+        print_json(_describe_record(machine))
+    else:
+        click.echo(machine.name)
+
+
+def _describe(app: App, machine: Machine) -> dict[str, object]:
+    described = _describe_record(machine)
+    folder = app.machines.folder(machine)
+    described["disks"] = {
+        name: {"path": str(path), "size_bytes": path.stat().st_size, "used_bytes": path.stat().st_blocks * 512}
+        for name in ("system", "work")
+        if (path := folder / f"{name}.ext4").exists()
+    }
+    described["log"] = str(app.machines.log(machine))
+    return described
+
+
+def _describe_record(machine: Machine) -> dict[str, object]:
+    return {
+        "id": machine.id,
+        "name": machine.name,
+        "state": machine.state,
+        "address": str(machine.address),
+        "image": machine.image,
+        "kernel": machine.kernel,
+        "vcpus": machine.vcpus,
+        "memory_mib": machine.memory_mib,
+        "disk_mib": machine.disk_mib,
+        "nat": machine.nat,
+        "monitor": machine.monitor,
+        "pid": machine.process.pid if machine.process is not None and machine.state is State.RUNNING else None,
+        "created_at": format_time(machine.created_at),
+    }
+
+
+vm.add_command(list_, "ps")

@@ -1,0 +1,99 @@
+"""`vm run` and its parts: a machine made, booted, used, and, if wished, deleted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+from banger.errors import BangerError, Reason
+from banger.machine import lifecycle, session
+from banger.machine.lifecycle import SSH_TIMEOUT_S, Machines
+from banger.machine.record import Machine, State
+from banger.machine.sandbox import Order, make_machine
+from banger.sizes import format_mib
+from banger.vmm.monitor import Choice, choose_monitor
+from cache import Store
+from pipelines.reporter import Reporter
+
+Say = Callable[[str], None]
+
+
+def run_machine(
+    machines: Machines,
+    store: Store,
+    order: Order,
+    reporter: Reporter,
+    say: Say,
+    *,
+    command: Sequence[str],
+    remove: bool,
+    ssh_timeout_s: float | None,
+    on_detached: Callable[[Machine], None] | None,
+) -> int:
+    """Gives the exit status of the command or shell. `on_detached` gets the machine instead of a session.
+
+    With `remove` the machine goes however the session ends, but not when its ssh server never came up: then it is
+    kept to be looked at.
+    """
+    choice = _choose(machines, order, say)
+    machine = make_machine(machines, store, order, reporter, choice)
+    try:
+        lifecycle.wait_ready(machines, machine, ssh_timeout_s or SSH_TIMEOUT_S * choice.slowdown)
+        if on_detached is not None:
+            on_detached(machine)
+            return 0
+        status = session.run_command(machines, machine, command) if command else session.open_shell(machines, machine)
+    except BangerError as error:
+        if remove and error.reason is not Reason.TIMEOUT:
+            lifecycle.delete(machines, machine)
+        raise
+    except BaseException:
+        # Ctrl-C or a signal. Without --rm the machine stays; it can be used.
+        if remove:
+            lifecycle.delete(machines, machine)
+        raise
+    if remove:
+        lifecycle.delete(machines, machine)
+    elif not command:
+        _say_how_to_go_on(machine, say)
+    return status
+
+
+def create_machine(
+    machines: Machines, store: Store, order: Order, reporter: Reporter, say: Say, *, start: bool
+) -> Machine:
+    choice = _choose(machines, order, say)
+    machine = make_machine(machines, store, order, reporter, choice if start else None)
+    if start:
+        lifecycle.wait_ready(machines, machine, SSH_TIMEOUT_S * choice.slowdown)
+    return machine
+
+
+def start_machine(machines: Machines, machine: Machine, say: Say) -> Machine:
+    """Boot a stopped machine and wait until it can be used."""
+    choice = choose_monitor(machines.settings)
+    if choice.why:
+        say(f"vmm: {choice.why}")
+    machine = lifecycle.start(machines, machine, choice)
+    lifecycle.wait_ready(machines, machine, SSH_TIMEOUT_S * choice.slowdown)
+    return machine
+
+
+def _choose(machines: Machines, order: Order, say: Say) -> Choice:
+    choice = choose_monitor(machines.settings)
+    if choice.why:
+        say(f"vmm: {choice.why}")
+    say(
+        f"spec: {order.vcpus} vCPU, {format_mib(order.memory_mib)} RAM, {format_mib(order.disk_mib)} disk, "
+        f"image {order.image}, {choice.monitor.label}"
+    )
+    return choice
+
+
+def _say_how_to_go_on(machine: Machine, say: Say) -> None:
+    with contextlib.suppress(BangerError):
+        if machine.state is State.RUNNING:
+            say(
+                f"{machine.name} is still running: banger vm ssh {machine.name}, "
+                f"banger vm stop {machine.name}, banger vm delete {machine.name}"
+            )

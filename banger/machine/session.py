@@ -1,0 +1,58 @@
+"""A session in a machine: a shell for a person, or one command with its exit status.
+
+A command's status is banger's: 0 to 255, and 128 plus the signal for a command that a signal ended. ssh's own failure
+(255) is told apart from a command that ended with 255, and becomes an error.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Sequence
+
+from banger.errors import BangerError, Reason
+from banger.guest import ssh
+from banger.machine import lifecycle
+from banger.machine.lifecycle import Machines
+from banger.machine.record import Machine, State
+
+
+def open_shell(machines: Machines, machine: Machine) -> int:
+    """An interactive login shell; gives the shell's status."""
+    refuse_stopped(machine)
+    status = ssh.run_ssh(machines.access(machine), None, tty=_has_terminal())
+    if status == ssh.SSH_FAILED and machine.state is not State.RUNNING:
+        # Somebody powered it off from inside: the shell could not say goodbye.
+        return 0
+    return status
+
+
+def run_command(machines: Machines, machine: Machine, argv: Sequence[str], folder: str | None = None) -> int:
+    """Run a command with this process's stdin, stdout and stderr; a TTY only when both ends have one."""
+    refuse_stopped(machine)
+    status_file = f"/run/banger/status-{secrets.token_hex(8)}"
+    command = ssh.format_command(argv, folder, status_file)
+    status = ssh.run_ssh(machines.access(machine), command, tty=_has_terminal())
+    if status != ssh.SSH_FAILED:
+        return status
+    told = lifecycle.read_status_file(machines, machine, status_file)
+    if told is None:
+        raise BangerError(
+            f"the connection to {machine.name!r} failed or broke; the command's exit status is not known",
+            reason=Reason.GUEST,
+            hint=f"look at its console: banger vm logs {machine.name}",
+        )
+    return told
+
+
+def refuse_stopped(machine: Machine) -> None:
+    if machine.state is not State.RUNNING:
+        raise BangerError(
+            f"{machine.name!r} is {machine.state}",
+            reason=Reason.WRONG_STATE,
+            hint=f"start it: banger vm start {machine.name}",
+        )
+
+
+def _has_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,0 +1,109 @@
+"""The store: one folder of objects named by their content, and of records which step gave which objects.
+
+It can be wiped at any time; what is missing is made again. Several processes and threads may use one store at once. All
+that is in it is on the disk before its name is there (fsync, then link), so a power cut loses work but breaks nothing.
+A store belongs to one user on a filesystem of one host: flock over a network is not relied upon.
+
+A Store holds nothing open: it is a path and may be copied into threads, forks and other processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from cache import actions, layout, locks, objects, owners, temporary, usage, verify
+from cache.actions import Record
+from cache.digests import Digest, Object
+from cache.locks import Holder
+from cache.objects import ObjectWriter
+from cache.usage import Usage
+from cache.verify import Finding
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Store:
+    """Every method raises BangerError for what the disk refuses: NO_SPACE, NO_PERMISSION, or IO for the rest."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path) -> Store:
+        """Make the store where it is missing, and remove what dead processes left half-done."""
+        root = root.absolute()
+        layout.ensure_layout(root)
+        temporary.remove_stale(layout.tmp_folder(root))
+        return cls(root)
+
+    def writer(self) -> AbstractContextManager[ObjectWriter]:
+        """A file object to write to and then `commit()`. Left without a commit, nothing remains."""
+        return objects.writer(self.root)
+
+    def put_file(self, path: Path) -> Object:
+        """Take over a finished file made under `temporary_dir()`, without a copy. Its name there is gone afterwards."""
+        return objects.put_file(self.root, path)
+
+    def put_stream(self, source: IO[bytes]) -> Object:
+        """Store what `source` gives up to its end. Its own errors pass through as they are."""
+        with self.writer() as new:
+            while data := source.read(_CHUNK_BYTES):
+                new.write(data)
+            return new.commit()
+
+    def put_bytes(self, data: bytes) -> Object:
+        with self.writer() as new:
+            new.write(data)
+            return new.commit()
+
+    def has(self, obj: Object) -> bool:
+        """Present and of the right size."""
+        return objects.has(self.root, obj)
+
+    def has_outputs(self, record: Record) -> bool:
+        """Whether a record is a hit: all that it speaks of is still here."""
+        return all(self.has(obj) for obj in record.outputs.values())
+
+    def path(self, obj: Object) -> Path:
+        """Where to read the object: NOT_FOUND when it is missing, CORRUPT when its size is wrong. Never write there."""
+        return objects.get_path(self.root, obj)
+
+    def link(self, obj: Object, destination: Path) -> None:
+        """Hard-link the object for an owner, or copy it verified where no link can be. There whole or not at all."""
+        owners.link(self.root, obj, destination)
+
+    def adopt(self, owner_file: Path, obj: Object) -> None:
+        """Put an owner's file back when the object is missing. CORRUPT when it is not that object."""
+        owners.adopt(self.root, owner_file, obj)
+
+    def temporary_dir(self) -> AbstractContextManager[Path]:
+        """A folder on the store's filesystem, removed with its content at the end or after our death."""
+        return temporary.temporary_folder(layout.tmp_folder(self.root))
+
+    def find_record(self, key: Digest) -> Record | None:
+        """The record, whether or not its objects still exist; None also when it cannot be read."""
+        return actions.find_record(self.root, key)
+
+    def put_record(self, key: Digest, record: Record) -> None:
+        actions.put_record(self.root, key, record)
+
+    def lock(
+        self,
+        key: Digest,
+        what: str,
+        on_wait: Callable[[Holder], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> AbstractContextManager[None]:
+        """Be the one builder of `key`. `on_wait` is told once who is; WaitAbandoned soon after `cancelled` is true."""
+        return locks.hold(layout.lock_path(self.root, key), what, on_wait, cancelled)
+
+    def verify(self) -> Iterator[Finding]:
+        """Read everything again; gives what is bad as it is found."""
+        return verify.verify(self.root)
+
+    def usage(self) -> Usage:
+        return usage.measure(self.root)
