@@ -90,7 +90,7 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
 def _host_memory_share_mib() -> int:
     """An eighth of the host's memory, at most 8 GiB; at least what the default image needs to be of use."""
     total_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MIB
-    return max(1024, min(8192, total_mib // 8))
+    return max(1024, min(8192, total_mib // 8 // 256 * 256))
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], prefix: str) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from blake3 import blake3
+
 from cache import actions, layout, locks, objects, owners, temporary, usage, verify
 from cache.actions import Record
 from cache.digests import Digest, Object
@@ -56,6 +58,9 @@ class Store:
             return new.commit()
 
     def put_bytes(self, data: bytes) -> Object:
+        obj = Object(Digest(blake3(data).hexdigest()), len(data))
+        if self.has(obj):
+            return obj
         with self.writer() as new:
             new.write(data)
             return new.commit()

@@ -77,6 +77,7 @@ def _claim(folder: Path, *, is_folder: bool) -> tuple[Path, int]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
         except BaseException:
+            _remove(path, is_folder=is_folder)
             os.close(fd)
             raise
         if is_same_file(fd, path):
@@ -87,8 +88,20 @@ def _claim(folder: Path, *, is_folder: bool) -> tuple[Path, int]:
 def _make(path: Path, *, is_folder: bool) -> int:
     if is_folder:
         path.mkdir(mode=0o700)
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)
+        except BaseException:
+            _remove(path, is_folder=True)
+            raise
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+
+
+def _remove(path: Path, *, is_folder: bool) -> None:
+    with suppress(OSError):
+        if is_folder:
+            path.rmdir()
+        else:
+            path.unlink()
 
 
 def _remove_if_stale(path: Path) -> None:

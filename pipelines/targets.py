@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from banger.errors import BangerError, Reason
-from cache import Digest, Store
+from cache import Digest, Store, key_of
 from catalog.kernels import get_kernel_recipe
 from catalog.local import Named, Names
 from catalog.names import nearest
@@ -75,6 +75,13 @@ class Targets:
             )
 
         def give_name(results: Mapping[str, Result]) -> None:
+            # Two that built the same at the same moment also name it at the same moment.
+            lock = key_of("name", 1, {"kind": names.what, "name": name}, {})
+            with self.store.lock(lock, f"{names.what}:{name}"):
+                if not is_named({role: result.made.digest for role, result in results.items()}):
+                    put(results)
+
+        def put(results: Mapping[str, Result]) -> None:
             records = {result.key: result.record for result in results.values()}
             # Whole records: a step is only known to be done when all of its outputs are there.
             files = {role: made for record in records.values() for role, made in record.outputs.items()}

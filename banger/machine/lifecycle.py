@@ -138,6 +138,8 @@ def plan_spec(machines: Machines, machine: Machine, monitor: Monitor) -> Machine
             # Boot messages go to the log at the level of warnings: every line costs time on a serial port.
             "quiet",
             "net.ifnames=0",
+            # Docker refuses to start containers where the kernel has AppArmor and the image lacks its programs.
+            "apparmor=0",
             f"banger.address={machine.address}/{subnet.network.prefixlen}",
             f"banger.gateway={subnet.gateway}",
             f"banger.agent={monitor.agent_channel}",

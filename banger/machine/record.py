@@ -20,7 +20,7 @@ from typing import Any
 
 from banger.errors import BangerError, Reason
 from banger.machine.name import make_up_name, parse_machine_name
-from banger.network import Subnet
+from banger.network import Subnet, list_taps
 from banger.paths import ensure_private
 from banger.vmm.process import ProcessId, is_alive
 
@@ -117,6 +117,8 @@ class Records:
             addresses = {row[0] for row in self._connection.execute("SELECT address FROM machine")}
             if name in names:
                 raise name_taken(name)
+            # Machines of other users of this host are in no record of ours, but their TAPs can be seen.
+            addresses |= {str(address) for address in list_taps(subnet)}
             address = next((each for each in subnet.guest_addresses() if str(each) not in addresses), None)
             if address is None:
                 raise BangerError(

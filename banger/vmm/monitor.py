@@ -42,7 +42,7 @@ class Monitor(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """`why` is one line for people; empty when there was nothing to choose."""
+    """`why` is one line for people; empty when the configuration left nothing to choose."""
 
     monitor: Monitor
     why: str
@@ -64,7 +64,8 @@ def choose_monitor(settings: Settings) -> Choice:
                 reason=Reason.MISSING_PROGRAM,
                 hint='install Firecracker, set firecracker_bin, or set vmm = "qemu"',
             )
-        return Choice(Firecracker(firecracker), "", 1)
+        why = "" if settings.vmm is VmmChoice.FIRECRACKER else "Firecracker: it is installed, and KVM works"
+        return Choice(Firecracker(firecracker), why, 1)
     if find_program("qemu-system-x86_64") is None:
         raise BangerError(
             "neither Firecracker nor QEMU is installed" if not firecracker else "QEMU is not installed",

@@ -90,7 +90,7 @@ class Qemu:
             "-name",
             _escape(spec.name),
             *("-display", "none"),
-            *("-machine", "q35,usb=off,vmport=off,smm=off,graphics=off"),
+            *("-machine", "q35,usb=off,vmport=off,smm=off"),
             *accelerator,
             *("-smp", str(spec.vcpus)),
             *("-m", f"{spec.memory_mib}M"),
