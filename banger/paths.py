@@ -32,12 +32,13 @@ class Paths:
 
         runtime = environment.get("XDG_RUNTIME_DIR", "")
         if not runtime.startswith("/"):
-            runtime = "/run" if os.geteuid() == 0 else f"/tmp/banger-{os.getuid()}"  # noqa: S108 - checked when made
+            runtime = "/run" if os.geteuid() == 0 else ""
         return cls(
             config=base("XDG_CONFIG_HOME", ".config") / "banger",
             state=base("XDG_STATE_HOME", ".local/state") / "banger",
             store=base("XDG_CACHE_HOME", ".cache") / "banger",
-            runtime=Path(runtime) / "banger",
+            # In /tmp it is the folder itself, since `ensure_private` checks the last one of a path, not its parents.
+            runtime=Path(runtime) / "banger" if runtime else Path(f"/tmp/banger-{os.getuid()}"),  # noqa: S108
         )
 
     @property

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -101,11 +102,12 @@ def is_cancelled() -> bool:
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
     """What this thread runs is not cancelled: for short work that must be done whole or undone by itself."""
+    before = getattr(_shield, "up", False)
     _shield.up = True
     try:
         yield
     finally:
-        _shield.up = False
+        _shield.up = before
 
 
 @contextlib.contextmanager
@@ -137,6 +139,9 @@ def start(
         with _children_lock:
             _children.add(child)
     try:
+        # Once more: `cancel_all` may have come between the first look and the child's entry in the list.
+        if is_cancelled():
+            raise KeyboardInterrupt
         yield child
     finally:
         for stream in (child.stdin, child.stdout, child.stderr):
@@ -212,12 +217,13 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
     for child in children:
         if child.poll() is None:
             _signal_group(child, signal.SIGTERM)
+    deadline = time.monotonic() + _TERM_GRACE_S
     for child in children:
-        try:
-            child.wait(timeout=_TERM_GRACE_S)
-        except subprocess.TimeoutExpired:
-            _signal_group(child, signal.SIGKILL)
-            child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=max(0.0, deadline - time.monotonic()))
+        # Also when the leader has ended: its number stays taken as long as anybody is left in its group.
+        _signal_group(child, signal.SIGKILL)
+        child.wait()
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -20,6 +20,9 @@ _MIB = 1 << 20
 MIN_MEMORY_MIB = 128
 MIN_DISK_MIB = 64
 MAX_VCPUS = 32
+MAX_MEMORY_MIB = 1 << 20
+# What ext4 holds with blocks of 4 KiB and 32-bit numbers: 16 TiB.
+MAX_DISK_MIB = 1 << 24
 _KEYS = ("default_image_name", "debian_mirror", "firecracker_bin", "kvm", "ssh_key_path", "vm_defaults", "vmm")
 _DEFAULTS_KEYS = ("disk_size", "memory_mib", "vcpu")
 
@@ -57,9 +60,11 @@ def load_settings(paths: Paths) -> Settings:
     """Read the file (a missing one is empty). Raises `BangerError` naming the key for anything that is not right."""
     path = paths.config / "config.toml"
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         values = {}
+    except OSError as error:
+        raise BangerError(f"cannot read {path}: {error.strerror}", reason=Reason.IO) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BangerError(f"{path} is not valid TOML: {error}", reason=Reason.BAD_INPUT) from error
     try:
@@ -82,7 +87,7 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
         ssh_key_path=_key_path(values),
         vmm=_one_of(values, "vmm", VmmChoice.AUTO),
         vcpus=_number(defaults, "vcpu", 1, MAX_VCPUS) or min(4, max(1, (os.cpu_count() or 1) // 4)),
-        memory_mib=_number(defaults, "memory_mib", MIN_MEMORY_MIB, 1 << 20) or _host_memory_share_mib(),
+        memory_mib=_number(defaults, "memory_mib", MIN_MEMORY_MIB, MAX_MEMORY_MIB) or _host_memory_share_mib(),
         disk_mib=_disk(defaults) or 8192,
     )
 
@@ -126,8 +131,8 @@ def _disk(values: Mapping[str, Any]) -> int | None:
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise _bad("vm_defaults.disk_size", 'must be a size such as "16G"')
     size_mib = parse_mib(str(value))
-    if size_mib < MIN_DISK_MIB:
-        raise _bad("vm_defaults.disk_size", f"must be at least {format_mib(MIN_DISK_MIB)}")
+    if not MIN_DISK_MIB <= size_mib <= MAX_DISK_MIB:
+        raise _bad("vm_defaults.disk_size", f"must be from {format_mib(MIN_DISK_MIB)} to {format_mib(MAX_DISK_MIB)}")
     return size_mib
 
 

@@ -6,7 +6,7 @@ import re
 
 from banger.errors import BangerError, Reason
 
-_SIZE = re.compile(r"^(?P<number>\d{1,9})(?P<unit>[KMGT]?)(?:i?B)?$", re.IGNORECASE)
+_SIZE = re.compile(r"^(?P<number>[0-9]{1,9})(?P<unit>[KMGT]?)(?:i?B)?$", re.IGNORECASE)
 _MIB_OF = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
 
 

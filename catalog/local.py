@@ -67,13 +67,15 @@ class Names:
             return None
         except ValueError as error:
             raise self._damaged(name) from error
+        if not isinstance(manifest, dict) or "format" not in manifest:
+            raise self._damaged(name)
+        if manifest["format"] != _FORMAT:
+            raise BangerError(
+                f"the {self.what} {name!r} was made by another version of banger",
+                reason=Reason.WRONG_STATE,
+                hint=f"remove {folder} and build it again",
+            )
         try:
-            if manifest["format"] != _FORMAT:
-                raise BangerError(
-                    f"the {self.what} {name!r} was made by another version of banger",
-                    reason=Reason.WRONG_STATE,
-                    hint=f"remove {folder} and build it again",
-                )
             return Named(
                 name=name,
                 folder=folder,
@@ -85,7 +87,7 @@ class Names:
                 details=manifest["details"],
                 made_at=manifest["made_at"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, BangerError) as error:
             raise self._damaged(name) from error
 
     def get(self, name: str) -> Named:
@@ -102,7 +104,8 @@ class Names:
         if not self.folder.is_dir():
             return
         for folder in sorted(self.folder.iterdir()):
-            if (folder / "manifest.json").exists():
+            # One with a leading dot is being made, or was when somebody died.
+            if not folder.name.startswith(".") and (folder / "manifest.json").exists():
                 found = self.find(folder.name)
                 if found is not None:
                     yield found

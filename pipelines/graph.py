@@ -77,7 +77,7 @@ class Graph:
     def is_present(self, step: Step) -> bool:
         """The step has run and all of its outputs are in the store."""
         record = self.record(step)
-        return record is not None and all(self.store.has(made) for made in record.outputs.values())
+        return record is not None and self.store.has_outputs(record)
 
     def is_current(self, node: Step | Effect) -> bool:
         """Nothing to do: the result is there, or its digest is known and nobody needs the bytes."""
@@ -87,7 +87,8 @@ class Graph:
         if self.record(node) is None:
             return False
         return self.is_present(node) or (
-            bool(self._consumers[node.name])
+            node not in self.targets
+            and bool(self._consumers[node.name])
             and all(isinstance(user, Step) and self.is_current(user) for user in self._consumers[node.name])
         )
 

@@ -8,6 +8,7 @@ disks, and the scripts of `pipelines/runtime/`. The programs are patched to find
 from __future__ import annotations
 
 import lzma
+import re
 import sys
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -48,6 +49,7 @@ _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib
 _LOADER = "ld-linux-x86-64.so.2"
 _GUEST_LIBRARIES = "/run/banger/lib"
 _MAX_LINKS = 8
+_MODULE = re.compile(r"^(?P<folder>(?:usr/)?lib/modules/[^/]+)/kernel/")
 
 
 def plan_initramfs(kernel: str, system: Artifact, dependencies: Artifact) -> Step:
@@ -109,17 +111,19 @@ class System:
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
         self._members = {member.name.removeprefix("./"): member for member in tar}
-        self._kernel = next(
-            name.rpartition("/kernel/")[0] for name in self._members if "lib/modules/" in name and "/kernel/" in name
-        )
+        module = next(filter(None, map(_MODULE.match, self._members)), None)
+        if module is None:
+            raise BangerError("the packages hold no kernel modules", reason=Reason.CORRUPT)
+        self._kernel = module["folder"]
 
     def find(self, path: str) -> tarfile.TarInfo | None:
         for _ in range(_MAX_LINKS):
             member = self._members.get(path)
             if member is None or not member.issym():
                 return member
+            # An absolute target replaces the folder.
             target = PurePosixPath(path).parent / member.linkname
-            path = _normalise("/" + member.linkname if member.linkname.startswith("/") else str(target))
+            path = _normalise(str(target))
         return None
 
     def read(self, path: str) -> bytes:
@@ -147,7 +151,7 @@ def _normalise(path: str) -> str:
     for part in PurePosixPath(path).parts:
         if part == "..":
             del parts[-1:]
-        elif part not in ("/", "."):
+        elif part not in ("/", "//", "."):
             parts.append(part)
     return "/".join(parts)
 

@@ -13,7 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Protocol
 
 from banger.errors import BangerError, Reason
 from banger.run import run
@@ -32,7 +32,7 @@ _SETUP_SECTS_OFFSET = 0x1F1
 _PAYLOAD_OFFSET = 0x248
 _MIN_VERSION = 0x0208
 _ELF_MAGIC = b"\x7fELF\x02\x01"
-_MODULE_FOLDER = re.compile(r"^(?:usr/)?lib/modules/(?P<release>[^/]+)/(?P<path>.+)$")
+_MODULE_FOLDER = re.compile(r"^(?:usr/)?lib/modules/(?P<release>[^/]+)/(?P<path>.+)$", re.DOTALL)
 
 
 def plan_kernel(recipe: KernelRecipe, debian_mirror: str | None = None) -> dict[str, Artifact]:
@@ -117,21 +117,31 @@ def unpack_vmlinux(image: IO[bytes]) -> Iterator[bytes]:
         yield block
 
 
+class _Unpacker(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
 def _decompress(payload: bytes) -> Iterator[bytes]:
     """By the payload's magic number; the four bytes of size that the kernel's build appends are left over."""
-    try:
-        if payload.startswith(b"\x28\xb5\x2f\xfd"):
-            import zstandard
+    import zstandard
 
-            yield zstandard.ZstdDecompressor().decompressobj().decompress(payload)
-        elif payload.startswith(b"\xfd7zXZ\x00"):
-            yield lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(payload)
-        elif payload.startswith(b"\x1f\x8b"):
-            yield zlib.decompressobj(wbits=31).decompress(payload)
-        else:
-            raise _bad_kernel(f"its payload's compression is unknown (starts with {payload[:4].hex()})")
-    except (lzma.LZMAError, zlib.error) as error:
+    unpacker: _Unpacker
+    if payload.startswith(b"\x28\xb5\x2f\xfd"):
+        unpacker = zstandard.ZstdDecompressor().decompressobj()
+    elif payload.startswith(b"\xfd7zXZ\x00"):
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    elif payload.startswith(b"\x1f\x8b"):
+        unpacker = zlib.decompressobj(wbits=31)
+    else:
+        raise _bad_kernel(f"its payload's compression is unknown (starts with {payload[:4].hex()})")
+    try:
+        yield unpacker.decompress(payload)
+    except (lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
         raise _bad_kernel(f"its payload does not unpack: {error}") from error
+    if not unpacker.eof:
+        raise _bad_kernel("its payload ends in the middle")
 
 
 def _bad_kernel(why: str) -> BangerError:
@@ -157,7 +167,7 @@ def extract_modules(system: Path, tree: Path) -> str:
             match = _MODULE_FOLDER.match(member.name.removeprefix("./"))
             if match is None or not member.isreg():
                 continue
-            if ".." in PurePosixPath(member.name).parts:
+            if ".." in PurePosixPath(member.name).parts or not member.name.isprintable():
                 raise BangerError(f"a module has a bad name: {member.name!r}", reason=Reason.CORRUPT)
             releases.add(match["release"])
             target = tree / "lib/modules" / match["release"] / match["path"]

@@ -11,7 +11,15 @@ from banger.cli.output import say
 from banger.errors import BangerError, Reason
 from banger.machine.record import Records
 from banger.paths import Paths
-from banger.settings import MAX_VCPUS, MIN_DISK_MIB, MIN_MEMORY_MIB, Settings, load_settings
+from banger.settings import (
+    MAX_DISK_MIB,
+    MAX_MEMORY_MIB,
+    MAX_VCPUS,
+    MIN_DISK_MIB,
+    MIN_MEMORY_MIB,
+    Settings,
+    load_settings,
+)
 from banger.sizes import format_mib, parse_mib
 from cache import Store
 
@@ -85,10 +93,12 @@ class App:
             image=image or self.settings.default_image_name,
             kernel=kernel,
             vcpus=self.settings.vcpus if vcpu is None else _parse_vcpus(vcpu),
-            memory_mib=self.settings.memory_mib if memory is None else _parse_size("--memory", memory, MIN_MEMORY_MIB),
+            memory_mib=self.settings.memory_mib
+            if memory is None
+            else _parse_size("--memory", memory, MIN_MEMORY_MIB, MAX_MEMORY_MIB),
             disk_mib=self.settings.disk_mib
             if disk_size is None
-            else _parse_size("--disk-size", disk_size, MIN_DISK_MIB),
+            else _parse_size("--disk-size", disk_size, MIN_DISK_MIB, MAX_DISK_MIB),
             nat=nat,
         )
 
@@ -102,13 +112,15 @@ def _parse_vcpus(text: str) -> int:
     return int(text)
 
 
-def _parse_size(option: str, text: str, least_mib: int) -> int:
+def _parse_size(option: str, text: str, least_mib: int, most_mib: int) -> int:
     try:
         size_mib = parse_mib(text)
     except BangerError as error:
         raise BangerError(f"{option}: {error.message}", reason=error.reason, hint=error.hint) from error
-    if size_mib < least_mib:
+    if not least_mib <= size_mib <= most_mib:
         raise BangerError(
-            f"{option} {text} is too small", reason=Reason.BAD_INPUT, hint=f"at least {format_mib(least_mib)}"
+            f"{option} {text} is too {'small' if size_mib < least_mib else 'large'}",
+            reason=Reason.BAD_INPUT,
+            hint=f"from {format_mib(least_mib)} to {format_mib(most_mib)}",
         )
     return size_mib

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -49,8 +50,8 @@ def run(
             reason=Reason.BAD_INPUT,
             hint="a detached machine stays until: banger vm delete NAME",
         )
-    if ssh_timeout is not None and ssh_timeout <= 0:
-        raise BangerError("--ssh-timeout must be more than zero", reason=Reason.BAD_INPUT)
+    if ssh_timeout is not None and not 0 < ssh_timeout < math.inf:
+        raise BangerError("--ssh-timeout must be a number of seconds, more than zero", reason=Reason.BAD_INPUT)
     from banger.machine.run import run_machine
 
     sys.exit(

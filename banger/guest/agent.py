@@ -14,10 +14,11 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from banger.errors import BangerError, Reason
 
+_T = TypeVar("_T")
 _MAX_ANSWER_BYTES = 4 << 20
 _POLL_FIRST_S = 0.01
 _POLL_MOST_S = 0.1
@@ -49,13 +50,14 @@ class Agent:
         try:
             self._connection.settimeout(timeout_s)
             self._connection.sendall(json.dumps(request).encode() + b"\n")
-            answer = json.loads(self._read_line(timeout_s))
+            answer = _parse(self._read_line(timeout_s))
         except TimeoutError as error:
             raise _trouble(f"the agent in the guest did not answer {command} in {timeout_s:.0f} s") from error
         except (OSError, ValueError) as error:
             raise _trouble(f"the agent in the guest broke off at {command}: {error}") from error
         if not isinstance(answer, dict) or "return" not in answer:
-            said = answer.get("error", {}).get("desc") if isinstance(answer, dict) else None
+            refusal = answer.get("error") if isinstance(answer, dict) else None
+            said = refusal.get("desc") if isinstance(refusal, dict) else None
             raise _trouble(f"the agent in the guest refused {command}: {str(said)[:200]!r}")
         return answer["return"]
 
@@ -64,21 +66,19 @@ class Agent:
         arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:]), "capture_output": True}
         if stdin:
             arguments["input_data"] = base64.b64encode(stdin).decode()
-        pid = self.ask("guest-exec", **arguments)["pid"]
+        pid = _expect(self.ask("guest-exec", **arguments), "pid", int)
         deadline = time.monotonic() + timeout_s
         pause = _POLL_FIRST_S
         while True:
             status = self.ask("guest-exec-status", pid=pid)
-            if status.get("exited"):
+            if _expect(status, "exited", bool):
                 break
             if time.monotonic() > deadline:
                 raise _trouble(f"{argv[0]} did not end in the guest within {timeout_s:.0f} s")
             time.sleep(pause)
             pause = min(_POLL_MOST_S, pause * 1.5)
-        code = 128 + status["signal"] if "signal" in status else status.get("exitcode", 0)
-        return Finished(
-            code, base64.b64decode(status.get("out-data", "")), base64.b64decode(status.get("err-data", ""))
-        )
+        code = 128 + _expect(status, "signal", int, 0) if "signal" in status else _expect(status, "exitcode", int, 0)
+        return Finished(code, _decode(status, "out-data"), _decode(status, "err-data"))
 
     def _read_line(self, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s
@@ -120,8 +120,9 @@ class Agent:
         with contextlib.suppress(TimeoutError):
             while True:
                 _, marked, text = self._read_line(max(0.001, deadline - time.monotonic())).rpartition(b"\xff")
-                with contextlib.suppress(ValueError, AttributeError):
-                    if marked and json.loads(text).get("return") in tokens:
+                with contextlib.suppress(ValueError):
+                    answer = _parse(text) if marked else None
+                    if isinstance(answer, dict) and answer.get("return") in list(tokens):
                         return True
         return False
 
@@ -171,6 +172,28 @@ def _try_connect(open_channel: Callable[[float], socket.socket], deadline: float
         time.sleep(_POLL_MOST_S)
     agent.close()
     return None
+
+
+def _parse(text: bytes) -> Any:
+    """ValueError for whatever is not JSON."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("the answer is nested too deeply") from error
+
+
+def _expect(answer: Any, name: str, kind: type[_T], default: _T | None = None) -> _T:
+    found = answer.get(name, default) if isinstance(answer, dict) else None
+    if not isinstance(found, kind):
+        raise _trouble(f"the agent in the guest gave no {name}")
+    return found
+
+
+def _decode(answer: Any, name: str) -> bytes:
+    try:
+        return base64.b64decode(_expect(answer, name, str, ""))
+    except ValueError as error:
+        raise _trouble(f"the agent in the guest gave a bad {name}") from error
 
 
 def _trouble(what: str) -> BangerError:

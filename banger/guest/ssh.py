@@ -115,12 +115,15 @@ def format_command(argv: Sequence[str], folder: str | None, status_file: str | N
     report it as 255, its own word for a failed connection. `status_file` gets the status too: it tells a command that
     ended with 255 from a connection that broke.
     """
-    words = " ".join(quote(word) for word in argv)
+    # The program is quoted even where it need not be: `if` and `A=b` are words of the shell's own otherwise.
+    program = quote(argv[0])
+    words = " ".join([program if program != argv[0] else f"'{program}'", *map(quote, argv[1:])])
     enter = f"cd {quote(folder)} && " if folder is not None else ""
-    line = f"{enter}{words}; status=$?"
+    # Not `status`: zsh has a variable of that name.
+    line = f"{enter}{words}; ended=$?"
     if status_file is not None:
-        line += f"; echo $status >{quote(status_file)}"
-    return f"{line}; exit $status"
+        line += f"; echo $ended >{quote(status_file)}"
+    return f"{line}; exit $ended"
 
 
 def run_ssh(access: Access, command: str | None, *, tty: bool) -> int:

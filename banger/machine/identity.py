@@ -58,7 +58,7 @@ def find_nameservers(resolv_conf: Path = Path("/etc/resolv.conf")) -> tuple[str,
     """
     for path in (resolv_conf, _RESOLVED_CONF):
         try:
-            lines = path.read_text().splitlines()
+            lines = path.read_text("utf-8", "replace").splitlines()
         except OSError:
             continue
         found = tuple(_parse_nameservers(lines))
@@ -75,7 +75,7 @@ def _parse_nameservers(lines: Sequence[str]) -> Iterator[str]:
                 address = ip_address(words[1])
             except ValueError:
                 continue
-            if address.version == 4 and not address.is_loopback:
+            if address.version == 4 and not address.is_loopback and not address.is_unspecified:
                 yield str(address)
 
 

@@ -51,7 +51,7 @@ def spawn(argv: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 def identify(pid: int) -> ProcessId | None:
     """The identity of a running process; None when there is none or it is a zombie."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name in parentheses may hold spaces and parentheses: fields are counted after the last one.

@@ -9,6 +9,7 @@ from blake3 import blake3
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from banger.errors import BangerError
 from cache import Digest, Object, Record, Store, format_record, key_of, parse_record
 
 any_text = st.text(st.characters())  # lone surrogates too: they are how file names that are not UTF-8 arrive
@@ -229,6 +230,15 @@ def test_a_field_left_out_makes_it_a_miss(store: Store) -> None:
         document = json.loads(format_record(GOOD))
         del document[field]
         assert planted(store, json.dumps(document).encode()) is None
+
+
+def test_a_time_without_end_is_a_miss(store: Store) -> None:
+    assert planted(store, format_record(GOOD).replace(b'"made_at":1.0', b'"made_at":1e999')) is None
+
+
+def test_an_input_that_is_no_digest_is_refused() -> None:
+    with pytest.raises(BangerError):
+        key_of("s", 1, {}, {"i": Digest("latest")})
 
 
 def test_what_is_not_a_file_is_a_miss(store: Store) -> None:

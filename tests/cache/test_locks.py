@@ -123,6 +123,39 @@ def test_who_waits_is_told_once_for_whom(store: Store, start) -> None:
     assert before - 1 < heard[0].since < time.time()
 
 
+def test_however_long_it_takes_it_is_told_once(store: Store) -> None:
+    heard: list[Holder] = []
+    looks = iter([False] * 6 + [True])
+    with store.lock(KEY, "for long"), pytest.raises(WaitAbandoned):  # noqa: SIM117 - the inner one waits for the outer
+        with store.lock(KEY, "me", on_wait=heard.append, cancelled=lambda: next(looks)):
+            pass
+    assert [holder.what for holder in heard] == ["for long"]
+
+
+def test_a_free_lock_file_names_nobody(store: Store) -> None:
+    path = store.root / "locks" / KEY
+    with store.lock(KEY, "me"):
+        assert b'"me"' in path.read_bytes()
+    assert path.read_bytes() == b""
+
+
+def test_a_lock_file_removed_between_opening_and_locking_is_not_the_lock(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real, times = store.root / "locks" / KEY, fcntl.flock, 0
+
+    def late(fd: int, operation: int) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            path.unlink()
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with store.lock(KEY, "me"), pytest.raises(WaitAbandoned), store.lock(KEY, "other", cancelled=lambda: True):
+        pass
+
+
 def test_a_killed_holder_frees_its_lock(store: Store, start) -> None:
     process = start(HOLD, store.root, KEY)
     is_ready(process)

@@ -126,12 +126,35 @@ def test_an_empty_file_is_an_object_too(store: Store) -> None:
         assert store.put_file(folder / "empty") == store.put_bytes(b"") == Object(blake3().hexdigest(), 0)
 
 
-@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])
+def links(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, links])
 def test_only_regular_files_are_taken_over(store: Store, make: Callable[[Path], None]) -> None:
     with store.temporary_dir() as folder:
         make(folder / "odd")
-        with pytest.raises(BangerError):
+        with pytest.raises(BangerError) as caught:
             store.put_file(folder / "odd")
+    assert caught.value.reason is (Reason.IO if make is links else Reason.BAD_INPUT)
+    assert object_names(store) == []
+
+
+def test_a_file_that_somebody_still_writes_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.preadv
+
+    def read_and_append(fd: int, buffers: list[memoryview], offset: int) -> int:
+        with made.open("ab") as file:
+            file.write(b"more")
+        return real(fd, buffers, offset)
+
+    with store.temporary_dir() as folder:
+        made = folder / "made"
+        made.write_bytes(b"some")
+        monkeypatch.setattr(os, "preadv", read_and_append)
+        with pytest.raises(BangerError) as caught:
+            store.put_file(made)
+    assert caught.value.reason is Reason.CHANGED
     assert object_names(store) == []
 
 
@@ -173,8 +196,9 @@ def test_a_missing_object_is_not_found(store: Store) -> None:
 
 
 def test_a_symlink_or_folder_in_place_of_an_object_is_a_miss(store: Store) -> None:
-    for make in (os.mkdir, lambda path: path.symlink_to("/etc/hostname")):
-        obj = store.put_bytes(os.urandom(4))
+    target = "x" * 100
+    for make in (os.mkdir, lambda path: path.symlink_to(target)):
+        obj = store.put_bytes(os.urandom(len(target)))  # the size that lstat tells of the link
         path = store.path(obj)
         path.unlink()
         make(path)

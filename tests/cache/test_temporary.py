@@ -98,10 +98,14 @@ with store.temporary_dir() as folder:
     inner = folder / "tree" / "locked"
     inner.mkdir(parents=True)
     (inner / "file").write_text("x")
-    (folder / "tree" / "away").symlink_to(store.root)
+    outside = store.root / "outside"
+    outside.mkdir()
+    outside.chmod(0o755)
+    (folder / "tree" / "away").symlink_to(outside)
     inner.chmod(0)
     (folder / "tree").chmod(0o500)
 assert list((store.root / "tmp").iterdir()) == []
+assert outside.stat().st_mode & 0o777 == 0o755
 print("done")
 """
 

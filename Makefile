@@ -1,0 +1,56 @@
+# All that people and CI do with this tree. Recipes are silent and set-up talks on stderr: stdout is the command's own.
+#
+#   make run ARGS="--rm -- uname -a"
+
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.SILENT:
+.DEFAULT_GOAL := help
+.PHONY: help run setup install uninstall test lint bench host host-test FORCE
+
+PREFIX ?= $(HOME)/.local
+export PREFIX
+
+help: ## Show this
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+# `value`: the shell sees ARGS as it was typed, `$` and all.
+run: setup ## Boot a machine, setting up what is missing first: make run ARGS="--rm -- uname -a"
+	.venv/bin/banger vm run $(value ARGS)
+
+setup: host .venv/installed ## Install the host packages and Python environment that are missing
+
+install: host ## Install for this user, without root: commands in PREFIX/bin (~/.local)
+	scripts/make-venv "$$PREFIX/lib/banger" .
+	mkdir -p "$$PREFIX/bin"
+	ln -sf "$$PREFIX/lib/banger/bin/banger" "$$PREFIX/bin/banger"
+	echo "installed: $$PREFIX/bin/banger" >&2
+
+uninstall: ## Remove what install made; images, machines and settings stay
+	scripts/uninstall
+
+test: host-test .venv/installed-dev lint ## Check the sources, then run every test (as root, or those that need it are skipped)
+	.venv/bin/pytest $(value ARGS)
+
+lint: .venv/installed-dev ## Check the sources
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: setup ## Run the benchmarks
+	for each in benchmarks/*.py; do .venv/bin/python "$$each" || exit; done
+
+host:
+	scripts/host-packages
+
+host-test:
+	scripts/host-packages test
+
+# An environment whose interpreter has gone is made again.
+.venv/installed: pyproject.toml constraints.txt $(if $(wildcard .venv/bin/python),,FORCE) | host
+	scripts/make-venv .venv -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	scripts/make-venv .venv -e .[dev]
+	touch $@
