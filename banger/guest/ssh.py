@@ -92,16 +92,18 @@ def plan_ssh(access: Access, command: str | None, *, tty: bool) -> list[str]:
     options = {
         "ConnectTimeout": str(_CONNECT_TIMEOUT_S),
         "HostKeyAlias": access.name,
+        # Not -i: it takes a `%` as it stands when it looks for the file, and as a token when it opens it.
+        "IdentityFile": _quote_path(access.identity),
         "IdentitiesOnly": "yes",
         "LogLevel": "ERROR",
         "PasswordAuthentication": "no",
         "ServerAliveInterval": "15",
         "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": f'"{access.known_hosts}"',
+        "UserKnownHostsFile": _quote_path(access.known_hosts),
         "GlobalKnownHostsFile": "none",
         "UpdateHostKeys": "no",
     }
-    argv = [get_program("ssh"), "-F", "none", "-i", str(access.identity), "-t" if tty else "-T"]
+    argv = [get_program("ssh"), "-F", "none", "-t" if tty else "-T"]
     for name, value in options.items():
         argv += ["-o", f"{name}={value}"]
     argv += [f"root@{access.address}"]
@@ -138,6 +140,12 @@ def run_ssh(access: Access, command: str | None, *, tty: bool) -> int:
                 child.terminate()
                 child.wait()
             raise
+
+
+def _quote_path(path: Path) -> str:
+    """A file name in ssh_config(5): in quotes, and nothing in it is a token ("TOKENS")."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{text}"'
 
 
 def public_path(private: Path) -> Path:

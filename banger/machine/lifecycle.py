@@ -107,7 +107,7 @@ def start(machines: Machines, machine: Machine, choice: Choice | None = None) ->
     """Boot a machine that is stopped. Returns when the monitor runs it; `wait_ready` tells when it can be used."""
     choice = choice or choose_monitor(machines.settings)
     with locked(machines.folder(machine)):
-        machine = machines.records.get(machine.name)
+        machine = machines.records.refresh(machine)
         _refuse_half_made(machine)
         if machine.state is State.RUNNING:
             raise BangerError(f"{machine.name!r} runs already", reason=Reason.WRONG_STATE)
@@ -189,7 +189,7 @@ def wait_ready(machines: Machines, machine: Machine, timeout_s: float) -> None:
 def stop(machines: Machines, machine: Machine, timeout_s: float | None = None) -> Machine:
     """Shut a machine down cleanly; after `timeout_s` it is killed. A stopped machine is fine."""
     with locked(machines.folder(machine)):
-        machine = machines.records.get(machine.name)
+        machine = machines.records.refresh(machine)
         _refuse_half_made(machine)
         if machine.state is State.RUNNING and machine.process is not None:
             if timeout_s is None:
@@ -203,13 +203,12 @@ def stop(machines: Machines, machine: Machine, timeout_s: float | None = None) -
 def delete(machines: Machines, machine: Machine) -> None:
     """Everything of the machine goes, whatever state it is in."""
     folder = machines.folder(machine)
+    if not folder.exists():
+        # Its creator died between record and folder.
+        machines.records.remove(machine)
+        return
     with locked(folder):
-        try:
-            machine = machines.records.get(machine.name)
-        except BangerError as error:
-            # Somebody else was quicker; the folder exists again only because of our lock.
-            folder.rmdir()
-            raise error
+        machine = machines.records.refresh(machine)
         if machine.state is State.RUNNING and machine.process is not None:
             _kill(machine.process)
         machine = _release(machines, machine)

@@ -86,6 +86,16 @@ class Records:
     def __init__(self, path: Path) -> None:
         ensure_private(path.parent)
         path.touch(mode=0o600)
+        try:
+            self._open(path)
+        except sqlite3.DatabaseError as error:
+            raise BangerError(
+                f"{path} cannot be used: {error}",
+                reason=Reason.CORRUPT,
+                hint="move it away to begin anew; the machines in it are then forgotten",
+            ) from error
+
+    def _open(self, path: Path) -> None:
         self._connection = sqlite3.connect(
             # The last step of the graph uses it from a thread of doit's, while this one waits.
             path,
@@ -152,7 +162,7 @@ class Records:
                 "UPDATE machine SET record = ? WHERE id = ?", (_format(changed), machine.id)
             )
         if done.rowcount != 1:
-            raise BangerError(f"the machine {machine.name!r} was deleted meanwhile", reason=Reason.NOT_FOUND)
+            raise _deleted_meanwhile(machine)
         return changed
 
     def remove(self, machine: Machine) -> None:
@@ -183,6 +193,13 @@ class Records:
             hint=nearest(name, known) if known else "make one: banger vm run",
         )
 
+    def refresh(self, machine: Machine) -> Machine:
+        """The record as it is now. Raises NOT_FOUND when it was deleted meanwhile."""
+        row = self._connection.execute("SELECT record FROM machine WHERE id = ?", (machine.id,)).fetchone()
+        if row is None:
+            raise _deleted_meanwhile(machine)
+        return _parse(row[0])
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         # IMMEDIATE: what is read in it (free names, free addresses) is still true when it is written.
@@ -201,6 +218,10 @@ def name_taken(name: str | None) -> BangerError:
         reason=Reason.ALREADY_EXISTS,
         hint=f"choose another name, or: banger vm delete {name}",
     )
+
+
+def _deleted_meanwhile(machine: Machine) -> BangerError:
+    return BangerError(f"the machine {machine.name!r} was deleted meanwhile", reason=Reason.NOT_FOUND)
 
 
 def _format(machine: Machine) -> str:
