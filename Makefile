@@ -38,7 +38,7 @@ lint: .venv/installed-dev ## Check the sources
 	.venv/bin/lint-imports
 
 bench: setup ## Run the benchmarks
-	for each in benchmarks/*.py; do .venv/bin/python "$$each" || exit; done
+	for each in $$(grep -l __main__ benchmarks/*.py); do .venv/bin/python "$$each" || exit; done
 
 host:
 	scripts/host-packages

@@ -34,6 +34,7 @@ _PACKAGE_OF = {
     "qemu-system-x86_64": "qemu-system-x86",
     "mkfs.erofs": "erofs-utils",
     "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
     "depmod": "kmod",
     "nft": "nftables",
     "ssh": "openssh-client",

@@ -9,9 +9,11 @@ from __future__ import annotations
 import email.utils
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
+
+import blake3
 
 from banger.errors import BangerError, Reason
 from banger.run import run
@@ -59,6 +61,32 @@ def find_mirrors(configured: str | None) -> Mirrors:
         )
     main = found["Debian"]
     return Mirrors(main, found.get("Debian-Security", main.removesuffix("/debian") + "/debian-security"))
+
+
+def plan_mirrors(configured: str | None) -> Step:
+    """`find_mirrors` as a step, so that apt is asked again only when its configuration changed: output `mirrors`."""
+    sources = blake3.blake3((configured or "").encode())
+    for path in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))):
+        if path.is_file():
+            sources.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+
+    def build(job: Job) -> None:
+        try:
+            found = asdict(find_mirrors(configured))
+        except BangerError as error:
+            # A machine without package sources is still a machine.
+            job.note(error.message)
+            found = {}
+        job.write_json("mirrors", found)
+
+    return Step(
+        name="mirrors",
+        kind="apt-mirrors",
+        version=1,
+        build=build,
+        outputs=("mirrors",),
+        parameters={"sources": sources.hexdigest()},
+    )
 
 
 def format_sources(suite: str, mirrors: Mirrors) -> list[str]:

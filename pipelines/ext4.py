@@ -77,12 +77,15 @@ def make_from_folder(image: Path, write: WriteTar) -> None:
             f"--directory={folder}",
         ]
         try:
-            run([*prefix, "mkdir", folder])
+            run([*prefix, "mkdir", "--mode=0755", folder])
             with tempfile.TemporaryFile(dir=scratch) as archive:
                 _write_tar(archive, write)
                 archive.seek(0)
                 run(unpack, stdin=archive)
             run([*prefix, *_plan_mke2fs(image, folder)])
+            # mke2fs copies what is in the folder, not the mode of the folder itself.
+            mode = os.stat(folder).st_mode  # noqa: PTH116 - a str for the commands
+            run(["debugfs", "-w", "-R", f"set_inode_field <2> mode 0{mode:o}", str(image)])
         finally:
             # The folder's files may belong to subordinate uids, which only the namespace can remove.
             run([*prefix, "rm", "-rf", folder], must_succeed=False)

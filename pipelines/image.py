@@ -18,6 +18,9 @@ from pipelines.mmdebstrap import make_system
 from pipelines.npm import plan_npm_binary
 from pipelines.step import Artifact, Step
 
+# Names that are long or not ASCII come as pax records (pax(1), "pax Extended Header").
+_PAX_NAMES = ("path", "linkpath", "size")
+
 
 def plan_recipe_image(recipe: ImageRecipe, debian_mirror: str | None = None) -> dict[str, Artifact]:
     """The artifacts of a recipe: `rootfs` and `home`."""
@@ -77,7 +80,16 @@ def write_home(system: Path, sink: IO[bytes]) -> None:
             path = member.name.removeprefix("./")
             if path != "root" and not path.startswith("root/"):
                 continue
+            # What stands there has priority over the fields that are changed below.
+            member.pax_headers = {key: text for key, text in member.pax_headers.items() if key not in _PAX_NAMES}
             member.name = path.removeprefix("root").removeprefix("/") or "."
+            content = source.extractfile(member) if member.isreg() else None
             if member.islnk():
-                member.linkname = member.linkname.removeprefix("./").removeprefix("root/")
-            home.addfile(member, source.extractfile(member) if member.isreg() else None)
+                first = member.linkname.removeprefix("./")
+                if first.startswith("root/"):
+                    member.linkname = first.removeprefix("root/")
+                else:
+                    # Its other name stays outside: here it is a file of its own.
+                    content = source.extractfile(member)
+                    member.type, member.size = tarfile.REGTYPE, source.getmember(member.linkname).size
+            home.addfile(member, content)

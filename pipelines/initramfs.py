@@ -70,6 +70,14 @@ def plan_initramfs(kernel: str, system: Artifact, dependencies: Artifact) -> Ste
     )
 
 
+def runtime_version() -> str:
+    """Changes whenever the guest's side of banger does."""
+    whole = blake3.blake3()
+    for name, content in sorted(_read_scripts().items()):
+        whole.update(name.encode() + b"\0" + content + b"\0")
+    return whole.hexdigest()[:12]
+
+
 def _build(job: Job) -> None:
     order = plan_load_order(job.input("dependencies").read_text(), _MODULES)
     with tarfile.open(job.input("system")) as tar:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from banger.errors import BangerError, Reason
-from banger.run import get_program
+from banger.run import get_program, run
 
 # The only way to mount before the program starts; `"$@"` passes its arguments on untouched.
 _MOUNT_THEN_RUN = 'mount -t tmpfs -o mode=0755,size=90% tmpfs "$0" && TMPDIR="$0" exec "$@"'
@@ -42,7 +42,7 @@ def plan_namespace(argv: Sequence[str], scratch: Path) -> list[str]:
 def plan_user_namespace() -> list[str]:
     """Words for `unshare` that make an ordinary user root over the uids of a whole system; nothing for root.
 
-    Raises `BangerError` when the host does not grant the user a range of uids.
+    Raises `BangerError` when the host does not let the user make one, or does not grant a range of uids.
     """
     if os.geteuid() == 0:
         return []
@@ -53,6 +53,14 @@ def plan_user_namespace() -> list[str]:
             f"the user {name!r} has no range of subordinate uids",
             reason=Reason.NO_PERMISSION,
             hint=f"grant one: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}",
+        )
+    # Asked first: where it is refused, `unshare --map-auto` leaves a child behind that waits for ever.
+    refused = run(["unshare", "--user", "true"], must_succeed=False)
+    if refused.returncode != 0:
+        raise BangerError(
+            f"this host lets the user {_user_name()!r} make no user namespace",
+            reason=Reason.NO_PERMISSION,
+            hint="allow it (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces), or run banger as root",
         )
     return ["--map-root-user", "--map-auto"]
 

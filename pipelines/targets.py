@@ -16,6 +16,7 @@ from catalog.local import Named, Names
 from catalog.names import nearest
 from catalog.recipes import find_recipe, list_recipe_names
 from pipelines.image import plan_recipe_image
+from pipelines.initramfs import runtime_version
 from pipelines.job import Job
 from pipelines.kernel import plan_kernel
 from pipelines.step import Artifact, Effect, Result, Step
@@ -62,7 +63,7 @@ class Targets:
             return self._plan_local(local, KERNEL_ROLES, self.kernels)
         recipe = get_kernel_recipe(name)
         artifacts = plan_kernel(recipe, self.debian_mirror)
-        details = {"source": f"{recipe.suite}/{recipe.package}"}
+        details = {"source": f"{recipe.suite}/{recipe.package}", "runtime": runtime_version()}
         return self._plan_named(name, artifacts, details, self.kernels)
 
     def _plan_named(

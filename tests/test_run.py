@@ -223,13 +223,12 @@ def test_a_child_born_while_everything_is_cancelled_is_ended_too() -> None:
 
 
 def test_shielded_work_is_not_cancelled() -> None:
-    with shielded():
-        with start(["sh", "-c", "sleep 0.3; exit 4"]) as child:
-            cancel_all()
-            with shielded():
-                pass
-            assert run(["true"]).returncode == 0
-            assert child.wait() == 4
+    with shielded(), start(["sh", "-c", "sleep 0.3; exit 4"]) as child:
+        cancel_all()
+        with shielded():
+            pass
+        assert run(["true"]).returncode == 0
+        assert child.wait() == 4
     with pytest.raises(KeyboardInterrupt):
         run(["true"])
 

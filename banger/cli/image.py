@@ -10,7 +10,8 @@ from banger.cli.app import App, pass_app
 from banger.cli.options import Nouns, json_option
 from banger.cli.output import format_age, format_time, print_json, print_table
 from banger.sizes import format_bytes
-from catalog.local import Named
+from catalog.local import Named, Names
+from pipelines.targets import Target
 
 
 @click.group(cls=Nouns)
@@ -41,10 +42,15 @@ def list_(app: App, as_json: bool) -> None:
 @pass_app
 def build(app: App, name: str, as_json: bool) -> None:
     """Build an image anew, asking what its packages are now."""
+    build_anew(app, app.targets.plan_image(name, anew=True), app.paths.images, as_json)
+
+
+def build_anew(app: App, target: Target, names: Names, as_json: bool) -> None:
+    """Build a target whatever is here under its name, and print what came of it."""
     from pipelines.graph import build as build_targets
 
-    build_targets(app.store, [app.targets.plan_image(name, anew=True).naming], app.reporter(as_json), refresh=True)
-    made = app.paths.images.get(name)
+    build_targets(app.store, [target.naming], app.reporter(as_json), refresh=True)
+    made = names.get(target.name)
     if as_json:
         print_json(describe(made))
     else:

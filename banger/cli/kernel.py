@@ -7,7 +7,7 @@ import time
 import click
 
 from banger.cli.app import App, pass_app
-from banger.cli.image import describe
+from banger.cli.image import build_anew, describe
 from banger.cli.options import Nouns, json_option
 from banger.cli.output import format_age, print_json, print_table
 from banger.sizes import format_bytes
@@ -33,3 +33,12 @@ def list_(app: App, as_json: bool) -> None:
         for each in kernels
     ]
     print_table(("NAME", "SIZE", "SOURCE", "AGE"), rows)
+
+
+@kernel.command()
+@click.argument("name")
+@json_option
+@pass_app
+def build(app: App, name: str, as_json: bool) -> None:
+    """Build a kernel and its guest runtime anew, asking what its packages are now."""
+    build_anew(app, app.targets.plan_kernel(name, anew=True), app.paths.kernels, as_json)

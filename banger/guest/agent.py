@@ -80,10 +80,30 @@ class Agent:
         code = 128 + _expect(status, "signal", int, 0) if "signal" in status else _expect(status, "exitcode", int, 0)
         return Finished(code, _decode(status, "out-data"), _decode(status, "err-data"))
 
+    def read_file(self, path: str, most_bytes: int = 1 << 16) -> bytes:
+        """The beginning of a file in the guest. No process is started for it there."""
+        handle = self.ask("guest-file-open", path=path)
+        try:
+            return _decode(self.ask("guest-file-read", handle=handle, count=most_bytes), "buf-b64")
+        finally:
+            self.ask("guest-file-close", handle=handle)
+
+    def listens(self, port: int) -> bool:
+        """Whether something in the guest accepts TCP connections (proc(5), /proc/net/tcp; 0A is LISTEN)."""
+        for line in self.read_file("/proc/net/tcp").decode("ascii", "replace").splitlines():
+            fields = line.split()
+            if len(fields) > 3 and fields[1].endswith(f":{port:04X}") and fields[3] == "0A":
+                return True
+        return False
+
     def _read_line(self, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._buffer:
-            self._connection.settimeout(max(0.001, deadline - time.monotonic()))
+            left = deadline - time.monotonic()
+            if left <= 0:
+                # Also when bytes come one by one, for ever.
+                raise TimeoutError
+            self._connection.settimeout(left)
             block = self._connection.recv(65536)
             if not block:
                 raise OSError("the connection ended")

@@ -93,6 +93,7 @@ def write_overlay(tar: tarfile.TarFile, identity: Identity) -> None:
         "usr/lib",
         "usr/lib/systemd",
         "usr/lib/systemd/system-shutdown",
+        "var",
     ):
         disk.folder(f"upper/{folder}", 0o755)
     for path, content, mode in plan_identity_files(identity):
@@ -116,6 +117,10 @@ def plan_identity_files(identity: Identity) -> list[tuple[str, str, int]]:
         ("etc/ssh/ssh_host_ed25519_key.pub", f"{identity.host_key.public}\n", 0o644),
         ("etc/ssh/sshd_config.d/00-banger.conf", _SSHD, 0o600),
         ("usr/lib/systemd/system-shutdown/banger", _SHUTDOWN_HOOK, 0o755),
+        # Or systemd would take the hook's folders for a new /usr, and do again at the first boot what was done when
+        # the image's packages were installed (systemd-update-done.service(8)).
+        ("etc/.updated", "", 0o644),
+        ("var/.updated", "", 0o644),
     ]
     if identity.mirrors is not None:
         files.append(("etc/apt/mirrors/debian.list", f"{identity.mirrors.debian}\n", 0o644))

@@ -167,7 +167,7 @@ def wait_ready(machines: Machines, machine: Machine, timeout_s: float) -> None:
     pause = _POLL_FIRST_S
     try:
         with _talk(machines, machine, timeout_s) as guest:
-            while guest.run(["/run/banger/bin/listening", str(_SSH_PORT)], timeout_s).status != 0:
+            while not guest.listens(_SSH_PORT):
                 if time.monotonic() > deadline:
                     raise BangerError("no ssh server listens in the guest", reason=Reason.TIMEOUT)
                 time.sleep(pause)
@@ -212,19 +212,19 @@ def delete(machines: Machines, machine: Machine) -> None:
         if machine.state is State.RUNNING and machine.process is not None:
             _kill(machine.process)
         machine = _release(machines, machine)
-        machines.records.remove(machine)
+        # The record last: a machine that is only half deleted can be deleted again.
         shutil.rmtree(folder)
+        machines.records.remove(machine)
 
 
 def read_status_file(machines: Machines, machine: Machine, path: str) -> int | None:
     """The exit status that a command left in the guest; None when it left none (or the guest is gone)."""
     try:
         with _talk(machines, machine, _AGENT_ANSWER_S) as guest:
-            found = guest.run(["/run/banger/bin/busybox", "cat", path], _AGENT_ANSWER_S)
+            text = guest.read_file(path).strip()
     except BangerError:
         return None
-    text = found.stdout.strip()
-    return int(text) if found.status == 0 and text.isdigit() and int(text) < 256 else None
+    return int(text) if text.isdigit() and int(text) < 256 else None
 
 
 def remove_half_made(machines: Machines) -> None:

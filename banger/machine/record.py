@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from banger.errors import BangerError, Reason
+from banger.machine.machine_lock import locked
 from banger.machine.name import make_up_name, parse_machine_name
 from banger.network import Subnet, list_taps
 from banger.paths import ensure_private
@@ -87,7 +88,9 @@ class Records:
         ensure_private(path.parent)
         path.touch(mode=0o600)
         try:
-            self._open(path)
+            # SQLite waits for no one when it turns a new database to WAL ("database is locked"): one at a time here.
+            with locked(path.parent):
+                self._open(path)
         except sqlite3.DatabaseError as error:
             raise BangerError(
                 f"{path} cannot be used: {error}",

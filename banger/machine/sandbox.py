@@ -5,22 +5,23 @@ Everything before the boot is a cached step; the machine itself is an effect tha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from banger.errors import BangerError
 from banger.machine import lifecycle
 from banger.machine.lifecycle import Machines
 from banger.machine.name import make_up_name, parse_machine_name
 from banger.machine.record import Machine, Wish, name_taken
 from banger.vmm.monitor import Choice
-from cache import Store
+from cache import Object, Store
 from catalog.kernels import DEFAULT_KERNEL
-from pipelines.apt import Mirrors, find_mirrors
+from pipelines.apt import Mirrors, plan_mirrors
 from pipelines.graph import build
+from pipelines.initramfs import runtime_version
 from pipelines.reporter import Reporter
 from pipelines.step import Effect, Result
-from pipelines.targets import Target, Targets
+from pipelines.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,16 @@ def make_machine(machines: Machines, store: Store, order: Order, reporter: Repor
     targets = Targets(store, machines.paths.images, machines.paths.kernels, machines.settings.debian_mirror)
     image = targets.plan_image(order.image)
     kernel = targets.plan_kernel(order.kernel or image.details.get("kernel", DEFAULT_KERNEL))
+    if kernel.details.get("runtime") != runtime_version():
+        reporter.note(
+            f"{kernel.name} has the guest runtime of another banger; renew it: banger kernel build {kernel.name}"
+        )
     wish = Wish(name, image.name, kernel.name, order.vcpus, order.memory_mib, order.disk_mib, order.nat)
     made: list[Machine] = []
 
     def boot(results: Mapping[str, Result]) -> None:
         objects = {role: result.made for role, result in results.items()}
-        machine = lifecycle.create(machines, wish, store, objects, _find_mirrors(machines, image))
+        machine = lifecycle.create(machines, wish, store, objects, _read_mirrors(store, objects))
         made.append(machine)
         if choice is not None:
             try:
@@ -63,7 +68,10 @@ def make_machine(machines: Machines, store: Store, order: Order, reporter: Repor
                 made.clear()
                 raise
 
-    vm = Effect(f"vm:{name}", {**image.artifacts, **kernel.artifacts}, boot, after=(image.naming, kernel.naming))
+    inputs = {**image.artifacts, **kernel.artifacts}
+    if image.details.get("source") == "recipe":
+        inputs["mirrors"] = plan_mirrors(machines.settings.debian_mirror).output("mirrors")
+    vm = Effect(f"vm:{name}", inputs, boot, after=(image.naming, kernel.naming))
     try:
         build(store, [vm], reporter)
     except BaseException:
@@ -74,11 +82,9 @@ def make_machine(machines: Machines, store: Store, order: Order, reporter: Repor
     return made[0]
 
 
-def _find_mirrors(machines: Machines, image: Target) -> Mirrors | None:
-    """For images that leave the choice of mirror to the machine; without one the machine only has no packages."""
-    if image.details.get("source") != "recipe":
+def _read_mirrors(store: Store, objects: Mapping[str, Object]) -> Mirrors | None:
+    """For images that leave the choice of mirror to the machine."""
+    if "mirrors" not in objects:
         return None
-    try:
-        return find_mirrors(machines.settings.debian_mirror)
-    except BangerError:
-        return None
+    found = json.loads(store.path(objects["mirrors"]).read_bytes())
+    return Mirrors(**found) if found else None

@@ -1,0 +1,287 @@
+"""A conversation with the guest agent, over real sockets with a peer that speaks the agent's protocol."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from banger.errors import BangerError, Reason
+from banger.guest.agent import Agent, connect
+
+
+class Peer:
+    """The guest's end: a thread that answers requests as the QEMU guest agent does."""
+
+    def __init__(self, connection: socket.socket, answers: Callable[[str, dict[str, Any]], Any]) -> None:
+        self.connection = connection
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self._answers = answers
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def send(self, data: bytes) -> None:
+        self.connection.sendall(data)
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _serve(self) -> None:
+        try:
+            for line in self.connection.makefile("rb"):
+                request = json.loads(line.rpartition(b"\xff")[2])
+                command, arguments = request["execute"], request.get("arguments", {})
+                if command == "guest-sync-delimited":
+                    self.send(b"\xff" + json.dumps({"return": arguments["id"]}).encode() + b"\n")
+                    continue
+                self.asked.append((command, arguments))
+                answer = self._answers(command, arguments)
+                self.send(answer if isinstance(answer, bytes) else json.dumps(answer).encode() + b"\n")
+        except OSError:
+            return
+
+
+@pytest.fixture
+def talk() -> Iterator[Callable[..., tuple[Agent, Peer]]]:
+    """A conversation with a peer that gives these answers, each a value or the bytes themselves."""
+    with ExitStack() as stack:
+
+        def begin(*answers: Any) -> tuple[Agent, Peer]:
+            left = iter(answers)
+            ours, theirs = socket.socketpair()
+            stack.callback(theirs.close)
+            peer = Peer(theirs, lambda _command, _arguments: next(left))
+            return stack.enter_context(connect(lambda _left: ours, 5)), peer
+
+        yield begin
+
+
+def _refused(act: Callable[[], object]) -> BangerError:
+    with pytest.raises(BangerError) as caught:
+        act()
+    assert caught.value.reason is Reason.GUEST
+    return caught.value
+
+
+def test_a_question_is_answered(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    agent, peer = talk({"return": {"version": "9"}})
+    assert agent.ask("guest-info", some_thing=1) == {"version": "9"}
+    assert peer.asked == [("guest-info", {"some-thing": 1})]
+
+
+def test_a_command_is_run_to_its_end(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    out = base64.b64encode(b"out\n").decode()
+    agent, peer = talk(
+        {"return": {"pid": 7}},
+        {"return": {"exited": False}},
+        {"return": {"exited": True, "exitcode": 3, "out-data": out}},
+    )
+    done = agent.run(["prog", "a b"], 5, stdin=b"in")
+    assert (done.status, done.stdout, done.stderr) == (3, b"out\n", b"")
+    assert peer.asked[0] == (
+        "guest-exec",
+        {"path": "prog", "arg": ["a b"], "capture-output": True, "input-data": base64.b64encode(b"in").decode()},
+    )
+    assert peer.asked[1:] == [("guest-exec-status", {"pid": 7})] * 2
+
+
+def test_a_death_by_signal_has_the_status_that_shells_give_it(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    agent, _ = talk({"return": {"pid": 7}}, {"return": {"exited": True, "signal": 9}})
+    assert agent.run(["prog"], 5).status == 137
+
+
+def test_a_command_that_does_not_end_is_given_up(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    agent, _ = talk({"return": {"pid": 7}}, *[{"return": {"exited": False}}] * 100)
+    begin = time.monotonic()
+    _refused(lambda: agent.run(["prog"], 0.2))
+    assert time.monotonic() - begin < 3
+
+
+def test_an_answer_in_pieces_is_put_together(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    agent, peer = talk(b'{"ret', b"")
+    threading.Timer(0.05, peer.send, [b'urn": "a']).start()
+    threading.Timer(0.1, peer.send, [b'b"}\n']).start()
+    assert agent.ask("guest-ping") == "ab"
+
+
+def test_two_answers_in_one_piece_are_taken_apart(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    agent, _ = talk(b'{"return": 1}\n{"return": 2}\n', b"")
+    assert agent.ask("guest-ping") == 1
+    assert agent.ask("guest-ping") == 2
+
+
+def test_a_large_answer_is_taken(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    agent, _ = talk({"return": "x" * 3_000_000})
+    assert len(agent.ask("guest-ping")) == 3_000_000
+
+
+def test_a_silent_agent_is_given_up(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    agent, _ = talk(b"")
+    begin = time.monotonic()
+    _refused(lambda: agent.ask("guest-ping", timeout_s=0.2))
+    assert time.monotonic() - begin < 3
+
+
+def test_an_agent_that_drips_for_ever_is_given_up(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    agent, peer = talk(b"")
+    stop = threading.Event()
+
+    def drip() -> None:
+        try:
+            while not stop.wait(0.0001):
+                peer.send(b"x")
+        except OSError:
+            return
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        begin = time.monotonic()
+        _refused(lambda: agent.ask("guest-ping", timeout_s=0.3))
+        assert time.monotonic() - begin < 3
+    finally:
+        stop.set()
+        dripping.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\n",
+        b"nonsense\n",
+        b"\xff\xfe\x00\n",
+        b"null\n",
+        b"[]\n",
+        b"3\n",
+        b"{}\n",
+        b'{"error": "x"}\n',
+        b'{"error": ["x"]}\n',
+        b'{"error": {}}\n',
+        b'{"error": {"class": "GenericError", "desc": "no such command"}}\n',
+        b"[" * 200_000 + b"\n",
+        b'{"return": ' + b"1" * 100_000 + b"}\n",
+        b"x" * (5 << 20),
+    ],
+    ids=lambda answer: repr(answer[:20]),
+)
+def test_nonsense_from_a_guest_is_a_refusal(talk: Callable[..., tuple[Agent, Peer]], answer: bytes) -> None:
+    agent, _ = talk(answer)
+    _refused(lambda: agent.ask("guest-ping"))
+
+
+def test_the_words_of_a_refusal_reach_no_terminal_as_they_are(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    agent, _ = talk({"error": {"desc": "\x1b[31m" + "x" * 10_000}})
+    error = _refused(lambda: agent.ask("guest-ping"))
+    assert "\x1b" not in error.message
+    assert len(error.message) < 1000
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        None,
+        [],
+        {},
+        {"exited": "yes"},
+        {"exited": True, "exitcode": "0"},
+        {"exited": True, "exitcode": None},
+        {"exited": True, "signal": [9]},
+        {"exited": True, "out-data": 5},
+        {"exited": True, "out-data": "x"},
+        {"exited": True, "err-data": "ünï"},
+    ],
+)
+def test_a_status_that_makes_no_sense_is_a_refusal(talk: Callable[..., tuple[Agent, Peer]], status: Any) -> None:
+    agent, _ = talk({"return": {"pid": 7}}, {"return": status})
+    _refused(lambda: agent.run(["prog"], 5))
+
+
+@pytest.mark.parametrize("started", [None, 7, [], {}, {"pid": "7"}, {"pid": None}])
+def test_a_start_that_makes_no_sense_is_a_refusal(talk: Callable[..., tuple[Agent, Peer]], started: Any) -> None:
+    agent, _ = talk({"return": started})
+    _refused(lambda: agent.run(["prog"], 5))
+
+
+def test_a_connection_that_ends_is_a_refusal(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    agent, peer = talk()
+    peer.connection.shutdown(socket.SHUT_RDWR)
+    _refused(lambda: agent.ask("guest-ping"))
+
+
+_STALE = [
+    b'{"return": "left over"}\n',
+    b'{"return": "half',
+    b"\xff\xff\xff",
+    b'\xff{"return": 12345}\n',
+    b'\xff{"return": [1]}\n\xff{"return": {}}\n\xff[]\n\xffnull\n\xff{"error": 1}\n',
+    b"\xff" + b"[" * 100_000 + b"\n",
+    bytes(range(256)) * 100 + b"\n",
+]
+
+
+@pytest.mark.parametrize("stale", _STALE, ids=lambda stale: repr(stale[:20]))
+def test_what_an_earlier_conversation_left_is_skipped(stale: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(stale)
+    peer = Peer(theirs, lambda _command, _arguments: {"return": "mine"})
+    with connect(lambda _left: ours, 5) as agent:
+        assert agent.ask("guest-ping") == "mine"
+    peer.close()
+
+
+def test_an_agent_that_comes_up_late_is_waited_for() -> None:
+    attempts = []
+
+    def open_channel(_left: float) -> socket.socket:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise ConnectionRefusedError
+        ours, theirs = socket.socketpair()
+        Peer(theirs, lambda _command, _arguments: {"return": "late"})
+        return ours
+
+    with connect(open_channel, 10) as agent:
+        assert agent.ask("guest-ping") == "late"
+
+
+def test_an_agent_that_misses_the_first_requests_is_asked_again() -> None:
+    ours, theirs = socket.socketpair()
+
+    def come_up() -> None:
+        time.sleep(0.4)
+        theirs.setblocking(False)
+        # What was sent to nobody is lost.
+        theirs.recv(1 << 16)
+        theirs.setblocking(True)
+        Peer(theirs, lambda _command, _arguments: {"return": "here"})
+
+    threading.Thread(target=come_up).start()
+    with connect(lambda _left: ours, 10) as agent:
+        assert agent.ask("guest-ping") == "here"
+
+
+def test_an_agent_that_never_answers_is_given_up_in_time() -> None:
+    ours, _theirs = socket.socketpair()
+    begin = time.monotonic()
+    with pytest.raises(BangerError) as caught, connect(lambda _left: ours, 0.5):
+        raise AssertionError("nobody answered")
+    assert caught.value.reason is Reason.TIMEOUT
+    assert time.monotonic() - begin < 3
+
+
+def test_a_machine_that_ended_is_not_waited_for() -> None:
+    def refuse(_left: float) -> socket.socket:
+        raise ConnectionRefusedError
+
+    begin = time.monotonic()
+    with pytest.raises(BangerError) as caught, connect(refuse, 60, lambda: False):
+        raise AssertionError("nobody answered")
+    assert caught.value.reason is Reason.MONITOR_DIED
+    assert time.monotonic() - begin < 3

@@ -1,0 +1,45 @@
+"""The graph as the plain `doit` command shows it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+_CHECKOUT = Path(__file__).parents[2]
+_DOIT = Path(sys.executable).with_name("doit")
+
+
+def _doit(tmp_path: Path, word: str, *more: str) -> subprocess.CompletedProcess[str]:
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    # A network namespace without any interface that is up: nothing outside can be asked.
+    offline = ["unshare", "--map-root-user", "--net"]
+    return subprocess.run(
+        [*offline, _DOIT, word, "-f", _CHECKOUT / "dodo.py", *more],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_doit_lists_the_graph_without_a_network(tmp_path: Path) -> None:
+    done = _doit(tmp_path, "list", "--all")
+    assert done.returncode == 0, done.stderr
+    names = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+    assert {"rootfs:debian-bookworm", "home:debian-bookworm", "system:debian-bookworm"} <= names
+    assert {f"{kind}:debian-6.12" for kind in ("packages", "vmlinux", "modules", "initramfs", "kernel")} <= names
+    assert {"lock:image-debian-bookworm", "lock:kernel-debian-6.12", "image:debian-bookworm"} <= names
+
+
+def test_doit_leaves_no_database(tmp_path: Path) -> None:
+    _doit(tmp_path, "list", "--all")
+    assert not list(_CHECKOUT.glob(".doit*"))
+    assert not list(tmp_path.glob(".doit*"))
+
+
+def test_doit_knows_what_is_not_built(tmp_path: Path) -> None:
+    done = _doit(tmp_path, "list", "--all", "--status")
+    assert done.returncode == 0, done.stderr
+    statuses = {line.split()[1]: line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+    assert statuses["rootfs:debian-bookworm"] == "R"
