@@ -38,9 +38,9 @@ def print_error(error: BangerError, *, as_json: bool) -> None:
         click.echo(f"  {_printable_lines(error.hint)}", err=True)
 
 
-def say(text: str) -> None:
-    """A line for people, on stderr."""
-    click.echo(_printable_lines(text), err=True)
+def say(text: str, before: str = "") -> None:
+    """A line for people, on stderr; `before` is ours and may be painted."""
+    click.echo(before + _printable_lines(text), err=True)
 
 
 def paint(text: str, **style: object) -> str:

@@ -118,7 +118,7 @@ class Terminal(Lines):
             line = Text.assemble((f"{verb:<7}", self._COLOURS.get(verb, "")), " ", text)
             self._live.console.print(line, soft_wrap=True)
         else:
-            say(f"{paint(f'{verb:<7}', fg=self._COLOURS.get(verb))} {text}")
+            say(text, before=paint(f"{verb:<7} ", fg=self._COLOURS.get(verb)))
 
     def _show(self) -> None:
         if self._running and self._live is None:

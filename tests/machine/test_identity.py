@@ -26,6 +26,8 @@ _ME = Identity(
     mirrors=None,
 )
 _FILES = {
+    "etc/.updated": 0o644,
+    "var/.updated": 0o644,
     "etc/hostname": 0o644,
     "etc/hosts": 0o644,
     "etc/resolv.conf": 0o644,

@@ -85,6 +85,8 @@ def test_a_running_machine_can_lose_and_regain_its_way_out(host):
 
 
 def test_a_host_forwards_packets_only_when_a_machine_has_a_way_out(host):
+    # A new namespace begins with whatever the host has.
+    host.run("sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward")
     host.connect("172.16.0.5", nat=False)
     assert host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout == "0\n"
     host.connect("172.16.0.5")

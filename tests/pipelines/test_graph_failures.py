@@ -154,7 +154,6 @@ except KeyboardInterrupt:
 @pytest.fixture
 def builder(store: Store) -> subprocess.Popen[str]:
     """A build with two steps, each in the middle of a long program."""
-    # Its own group, so that what it leaves can be found by it.
     process = subprocess.Popen(
         [sys.executable, "-I", "-c", _BUILDER, str(store.root)], stdout=subprocess.PIPE, text=True
     )
@@ -168,10 +167,12 @@ def _children(pid: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                fields = (entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+                stat = (entry / "stat").read_text("utf-8", "replace")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if int(fields[1]) == pid:
+            fields = stat.rpartition(")")[2].split()
+            # Before it is `sleep`, a child does not yet die with its parent.
+            if int(fields[1]) == pid and "(sleep)" in stat:
                 found.append(int(entry.name))
     return found
 

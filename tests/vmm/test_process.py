@@ -84,7 +84,7 @@ def test_a_signal_reaches_the_process_and_no_successor(child: subprocess.Popen[b
 
 def test_waiting_ends_when_a_process_of_somebody_else_ends() -> None:
     # A grandchild: its parent is gone, so it is not ours to wait for.
-    started = subprocess.run(["sh", "-c", "sleep 60 >/dev/null & echo $!"], capture_output=True, check=True)
+    started = subprocess.run(["sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"], capture_output=True, check=True)
     process = _identify(int(started.stdout))
     assert not wait_gone(process, 0.05)
     kill(process)
