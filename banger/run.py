@@ -163,7 +163,7 @@ def check(argv: Sequence[str], returncode: int, stderr: bytes) -> None:
     lines = [line for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     said = "\n".join("  | " + printable(line) for line in lines[-_STDERR_TAIL_LINES:])
     how = f"was killed by signal {-returncode}" if returncode < 0 else f"failed with status {returncode}"
-    no_space = any("No space left on device" in line for line in lines)
+    no_space = any("no space left on device" in line.lower() for line in lines)
     raise BangerError(
         f"{argv[0]} {how}: {format_command(argv)}" + (f"\n{said}" if said else ""),
         reason=Reason.NO_SPACE if no_space else Reason.COMMAND_FAILED,
