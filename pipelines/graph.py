@@ -136,8 +136,7 @@ class Graph:
             self.cancel()
             raise
         if self.errors:
-            # Others may still be at work beside the one that failed.
-            self.cancel()
+            # What ran beside the one that failed has finished by now, and is kept.
             raise self.errors[0]
         assert status == SUCCESS, f"doit ended with {status}"
 

@@ -68,8 +68,10 @@ def version() -> None:
 
 def main() -> None:
     """The console script."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Under nohup, or as a background job of a script, some are ignored: that is somebody's wish.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         status = banger.main(standalone_mode=False)
         sys.stdout.flush()
@@ -90,10 +92,11 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    """As Ctrl-C: what was begun is undone, a machine with --rm is deleted."""
-    # Once is enough; the second one must not hit the cleaning up.
-    signal.signal(number, signal.SIG_IGN)
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """What was begun is undone, a machine with --rm is deleted. Once is enough: a second must not hit the undoing."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # A function, not SIG_IGN, which children would inherit.
+        signal.signal(each, lambda _number, _frame: None)
     raise KeyboardInterrupt
 
 
