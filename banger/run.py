@@ -145,11 +145,12 @@ def start(
             raise KeyboardInterrupt
         yield child
     finally:
+        # Ended first: to close a pipe that another thread reads from means to wait for that thread.
+        _end([child])
         for stream in (child.stdin, child.stdout, child.stderr):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
-        _end([child])
         with _children_lock:
             _children.discard(child)
     if is_cancelled():

@@ -16,7 +16,6 @@ from typing import Any
 import blake3
 
 from banger.errors import BangerError, Reason
-from catalog.names import nearest
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,6 @@ def list_recipe_names() -> list[str]:
 @cache
 def find_recipe(name: str) -> ImageRecipe | None:
     return _load(_folder() / name) if name in list_recipe_names() else None
-
-
-def get_recipe(name: str) -> ImageRecipe:
-    recipe = find_recipe(name)
-    if recipe is None:
-        raise BangerError(
-            f"there is no image {name!r}", reason=Reason.NOT_FOUND, hint=nearest(name, list_recipe_names())
-        )
-    return recipe
 
 
 def _folder() -> Path:

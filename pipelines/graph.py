@@ -11,6 +11,7 @@ store's records alone (doit's own database stays in memory and is thrown away). 
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from pipelines.step import Artifact, Effect, Result, Step, dependencies, walk
 
 _PARALLEL_JOBS = 4
 _CLEANUP_S = 1.5
+_LOOK_UP_S = 0.2
 
 
 class Graph:
@@ -44,7 +46,7 @@ class Graph:
         self._stale = {node.name for node in self.nodes if refresh and isinstance(node, Step) and node.resolves}
         # Only what was found is remembered: a miss may become a hit while others build.
         self._records: dict[str, Record] = {}
-        self._running: set[threading.Event] = set()
+        self._running: dict[threading.Event, Step | Effect] = {}
         self._guard = threading.Lock()
 
     # What is known
@@ -130,6 +132,7 @@ class Graph:
             stream=Stream(0),
             num_process=_PARALLEL_JOBS,
         )
+        runner.Queue = WakefulQueue
         try:
             status = runner.run_all(control.task_dispatcher())
         except BaseException:
@@ -141,15 +144,18 @@ class Graph:
         assert status == SUCCESS, f"doit ended with {status}"
 
     def cancel(self) -> None:
-        """End what still runs and wait (a moment) until it has cleaned up after itself."""
+        """End what still runs and wait until it has cleaned up after itself.
+
+        A step gets a moment: what it leaves is swept up later. An effect is short, and done or undone as a whole.
+        """
         with self._guard:
-            running = list(self._running)
+            running = dict(self._running)
         if not running:
             return
         cancel_all()
         deadline = time.monotonic() + _CLEANUP_S
-        for done in running:
-            done.wait(max(0.0, deadline - time.monotonic()))
+        for done, node in running.items():
+            done.wait(None if isinstance(node, Effect) else max(0.0, deadline - time.monotonic()))
         resume()
 
     def tasks(self) -> list[dict[str, Any]]:
@@ -176,7 +182,7 @@ class Graph:
 
         done = threading.Event()
         with self._guard:
-            self._running.add(done)
+            self._running[done] = node
         try:
             if is_cancelled():
                 raise KeyboardInterrupt
@@ -194,7 +200,7 @@ class Graph:
         finally:
             done.set()
             with self._guard:
-                self._running.discard(done)
+                self._running.pop(done)
         return True
 
     def _run_effect(self, effect: Effect) -> None:
@@ -244,6 +250,21 @@ class Graph:
             assert record is not None
             inputs[name] = record.outputs[source.name]
         return inputs
+
+
+class WakefulQueue(queue.Queue[Any]):
+    """doit's queue between its threads, whose `get` looks up now and then.
+
+    A signal that comes in the instant before a wait without end is only handled after it (so it is in CPython): a
+    Ctrl-C that waits for a step of an hour is none.
+    """
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        while True:
+            try:
+                return super().get(timeout=_LOOK_UP_S)
+            except queue.Empty:
+                continue
 
 
 class DoitReporter:

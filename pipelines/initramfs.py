@@ -72,7 +72,7 @@ def plan_initramfs(kernel: str, system: Artifact, dependencies: Artifact) -> Ste
 
 def runtime_version() -> str:
     """Changes whenever the guest's side of banger does."""
-    whole = blake3.blake3()
+    whole = blake3.blake3(repr((_MODULES, _PROGRAMS, RUNTIME_PACKAGES)).encode())
     for name, content in sorted(_read_scripts().items()):
         whole.update(name.encode() + b"\0" + content + b"\0")
     return whole.hexdigest()[:12]

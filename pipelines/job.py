@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from banger.run import is_cancelled
-from cache import Digest, Object, ObjectWriter, Store
+from cache import Object, ObjectWriter, Store
 from pipelines.reporter import Reporter
 from pipelines.step import Step
 
@@ -36,9 +36,6 @@ class Job:
     def input(self, name: str) -> Path:
         """The path of an input's object: immutable, to be read only."""
         return self._store.path(self._inputs[name])
-
-    def input_size(self, name: str) -> int:
-        return self._inputs[name].size_bytes
 
     def read_json(self, name: str) -> Any:
         """A small input, parsed."""
@@ -81,9 +78,6 @@ class Job:
         missing = set(self.step.outputs) - set(self._made)
         assert not missing, f"{self.step.name} did not make {sorted(missing)}"
         return dict(self._made)
-
-    def digest(self, name: str) -> Digest:
-        return self._inputs[name].digest
 
     def _keep(self, output: str, made: Object) -> None:
         assert output in self.step.outputs, f"{self.step.name} has no output {output!r}"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import IO
 
 from banger.errors import BangerError, Reason
-from banger.run import check, start
+from banger.run import check, printable, start
 from pipelines.apt import ARCHITECTURE, Mirrors, format_pins, format_sources
 from pipelines.job import Job
 from pipelines.namespace import plan_namespace
@@ -82,4 +82,4 @@ class _Said(threading.Thread):
             self.text += line
             del self.text[:-_KEEP_STDERR_BYTES]
             if line.startswith(b"I: ") and line.endswith(b"...\n"):
-                self._job.progress(line[3:-4].decode("utf-8", "replace"))
+                self._job.progress(printable(line[3:-4].decode("utf-8", "replace")))

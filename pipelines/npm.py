@@ -50,11 +50,14 @@ def _resolve(job: Job, binary: NpmBinary) -> dict[str, str]:
         return {}
     job.progress("asking the registry")
     said = run(["npm", "view", binary.package, "version", "dist.integrity", "--json", *_options(job)], timeout_s=120)
-    found = json.loads(said.stdout)
-    integrity = found["dist.integrity"]
+    try:
+        found = json.loads(said.stdout)
+        version, integrity = str(found["version"]), str(found["dist.integrity"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BangerError(f"npm does not tell what {binary.package} is", reason=Reason.CORRUPT) from error
     if not integrity.startswith("sha512-"):
         raise BangerError(f"npm gives no sha512 for {binary.package}", reason=Reason.CORRUPT)
-    return {"version": found["version"], "integrity": integrity}
+    return {"version": version, "integrity": integrity}
 
 
 def _fetch(job: Job, binary: NpmBinary) -> None:
@@ -75,12 +78,15 @@ def _fetch(job: Job, binary: NpmBinary) -> None:
             ],
             timeout_s=900,
         )
-        (package,) = job.directory.glob("*.tgz")
-        check_integrity(package, lock["integrity"], binary.package)
-        with tarfile.open(package) as tar:
-            member = tar.getmember(binary.file)
-            source = tar.extractfile(member)
-            assert source is not None
+        packages = list(job.directory.glob("*.tgz"))
+        if len(packages) != 1:
+            raise BangerError(f"npm fetched {len(packages)} packages for {binary.package}", reason=Reason.CORRUPT)
+        check_integrity(packages[0], lock["integrity"], binary.package)
+        with tarfile.open(packages[0]) as tar:
+            member = next((each for each in tar if each.name == binary.file and each.isreg()), None)
+            source = None if member is None else tar.extractfile(member)
+            if member is None or source is None:
+                raise BangerError(f"the npm package {binary.package} holds no {binary.file}", reason=Reason.CORRUPT)
             entry = tarfile.TarInfo(binary.path)
             entry.size, entry.mode = member.size, 0o755
             files.addfile(entry, source)
@@ -95,4 +101,7 @@ def check_integrity(package: Path, integrity: str, name: str) -> None:
 
 
 def _options(job: Job) -> list[str]:
-    return ["--cache", str(job.directory / "npm-cache"), "--loglevel", "error", "--no-update-notifier"]
+    # The prefix is where npm looks for a project's own .npmrc: not in the folder that somebody happens to be in, which
+    # may be a hostile clone that names a registry of its own.
+    where = ["--prefix", str(job.directory), "--cache", str(job.directory / "npm-cache")]
+    return [*where, "--loglevel", "error", "--no-update-notifier"]

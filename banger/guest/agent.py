@@ -12,8 +12,7 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from banger.errors import BangerError, Reason
@@ -24,15 +23,6 @@ _POLL_FIRST_S = 0.01
 _POLL_MOST_S = 0.1
 _RESEND_S = 0.15
 _ATTEMPT_S = 5.0
-
-
-@dataclass(frozen=True)
-class Finished:
-    """How a command in the guest ended: an exit status, or 128 and the signal, as shells say it."""
-
-    status: int
-    stdout: bytes
-    stderr: bytes
 
 
 class Agent:
@@ -61,25 +51,6 @@ class Agent:
             raise _trouble(f"the agent in the guest refused {command}: {str(said)[:200]!r}")
         return answer["return"]
 
-    def run(self, argv: Sequence[str], timeout_s: float, stdin: bytes = b"") -> Finished:
-        """Run a short command in the guest to its end."""
-        arguments: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:]), "capture_output": True}
-        if stdin:
-            arguments["input_data"] = base64.b64encode(stdin).decode()
-        pid = _expect(self.ask("guest-exec", **arguments), "pid", int)
-        deadline = time.monotonic() + timeout_s
-        pause = _POLL_FIRST_S
-        while True:
-            status = self.ask("guest-exec-status", pid=pid)
-            if _expect(status, "exited", bool):
-                break
-            if time.monotonic() > deadline:
-                raise _trouble(f"{argv[0]} did not end in the guest within {timeout_s:.0f} s")
-            time.sleep(pause)
-            pause = min(_POLL_MOST_S, pause * 1.5)
-        code = 128 + _expect(status, "signal", int, 0) if "signal" in status else _expect(status, "exitcode", int, 0)
-        return Finished(code, _decode(status, "out-data"), _decode(status, "err-data"))
-
     def read_file(self, path: str, most_bytes: int = 1 << 16) -> bytes:
         """The beginning of a file in the guest. No process is started for it there."""
         handle = self.ask("guest-file-open", path=path)
@@ -90,11 +61,11 @@ class Agent:
 
     def listens(self, port: int) -> bool:
         """Whether something in the guest accepts TCP connections (proc(5), /proc/net/tcp; 0A is LISTEN)."""
-        for line in self.read_file("/proc/net/tcp").decode("ascii", "replace").splitlines():
-            fields = line.split()
-            if len(fields) > 3 and fields[1].endswith(f":{port:04X}") and fields[3] == "0A":
-                return True
-        return False
+        return any(
+            len(fields) > 3 and fields[1].endswith(f":{port:04X}") and fields[3] == "0A"
+            for path in ("/proc/net/tcp", "/proc/net/tcp6")
+            for fields in map(str.split, self.read_file(path).decode("ascii", "replace").splitlines())
+        )
 
     def _read_line(self, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s
@@ -138,7 +109,7 @@ class Agent:
     def _await_sync(self, tokens: set[int], timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
         with contextlib.suppress(TimeoutError):
-            while True:
+            while time.monotonic() < deadline:
                 _, marked, text = self._read_line(max(0.001, deadline - time.monotonic())).rpartition(b"\xff")
                 with contextlib.suppress(ValueError):
                     answer = _parse(text) if marked else None

@@ -74,10 +74,10 @@ def read_public_key(identity: Path) -> str:
     return run(["ssh-keygen", "-y", "-f", str(identity)]).stdout.decode().strip()
 
 
-def make_host_key() -> HostKey:
-    """A fresh host key for a guest, so that the host knows it before the first connection."""
-    with tempfile.TemporaryDirectory(prefix="banger-") as folder:
-        path = Path(folder) / "key"
+def make_host_key(folder: Path) -> HostKey:
+    """A fresh host key for a guest, so that the host knows it before the first connection; made below `folder`."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        path = Path(scratch) / "key"
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)])
         return HostKey(path.read_text(), " ".join(public_path(path).read_text().split()[:2]))
 
@@ -98,7 +98,8 @@ def plan_ssh(access: Access, command: str | None, *, tty: bool) -> list[str]:
         "IdentityFile": _quote_path(access.identity),
         "IdentitiesOnly": "yes",
         "LogLevel": "ERROR",
-        "PasswordAuthentication": "no",
+        # A guest that refuses the key must not get to ask the person for anything.
+        "PreferredAuthentications": "publickey",
         "ServerAliveInterval": "15",
         "StrictHostKeyChecking": "yes",
         "UserKnownHostsFile": _quote_path(access.known_hosts),
@@ -116,8 +117,8 @@ def format_command(argv: Sequence[str], folder: str | None, status_file: str | N
     """One string for the guest's login shell that runs exactly `argv`, in `folder` when one is given.
 
     The shell stays the parent of the command, so a death by signal becomes 128 + signal as usual: otherwise ssh would
-    report it as 255, its own word for a failed connection. `status_file` gets the status too: it tells a command that
-    ended with 255 from a connection that broke.
+    report it as 255, its own word for a failed connection. `status_file` is written by a command that ends with
+    255, which tells it from a connection that broke.
     """
     # The program is quoted even where it need not be: `if` and `A=b` are words of the shell's own otherwise.
     program = quote(argv[0])
@@ -126,22 +127,23 @@ def format_command(argv: Sequence[str], folder: str | None, status_file: str | N
     # Not `status`: zsh has a variable of that name.
     line = f"{enter}{words}; ended=$?"
     if status_file is not None:
-        line += f"; echo $ended >{quote(status_file)}"
+        line += f"; [ $ended -ne {SSH_FAILED} ] || echo $ended >{quote(status_file)}"
     return f"{line}; exit $ended"
 
 
 def run_ssh(access: Access, command: str | None, *, tty: bool) -> int:
     """Run `ssh` with the terminal, or whatever stands for it, passed through. Gives ssh's own exit status."""
     child = subprocess.Popen(plan_ssh(access, command, tty=tty))
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            # A terminal sends Ctrl-C to ssh too, which ends by it when the session is not interactive.
-            if child.poll() is None:
-                child.terminate()
-                child.wait()
-            raise
+    try:
+        status = child.wait()
+    except KeyboardInterrupt:
+        # A terminal sends Ctrl-C to ssh too, which ends by it when the session is not interactive.
+        child.terminate()
+        child.wait()
+        raise
+    if status < 0:
+        raise BangerError(f"ssh was killed by signal {-status}", reason=Reason.COMMAND_FAILED)
+    return status
 
 
 def _quote_path(path: Path) -> str:

@@ -7,12 +7,14 @@ whole of its work or undoes what it did. Whoever changes a machine holds its loc
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from banger import network
@@ -39,6 +41,7 @@ _KILL_TIMEOUT_S = 10.0
 _SSH_PORT = 22
 _POLL_FIRST_S = 0.02
 _POLL_MOST_S = 0.2
+_LONGEST_RUNTIME_BYTES = 107 - len("/firecracker.sock")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Machines:
         return self.paths.machines / machine.id
 
     def runtime(self, machine: Machine) -> Path:
-        return self.paths.runtime / machine.id
+        """Where the sockets are: of a machine that was started, wherever they were made then."""
+        return Path(machine.runtime) if machine.runtime else self.paths.runtime / machine.id
 
     def log(self, machine: Machine) -> Path:
         return self.folder(machine) / "console.log"
@@ -76,16 +80,17 @@ def create(
     A failure leaves neither record nor folder.
     """
     creator = processes.identify_self()
-    with contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as made, contextlib.ExitStack() as undo:
         machine = machines.records.add(wish, machines.subnet, creator)
         undo.callback(machines.records.remove, machine)
         folder = machines.folder(machine)
         ensure_private(folder.parent)
         folder.mkdir(mode=0o700)
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        made.enter_context(locked(folder))
         for role in ARTIFACTS:
             store.link(artifacts[role], folder / role)
-        key = ssh.make_host_key()
+        key = ssh.make_host_key(folder)
         me = Identity(
             id=machine.id,
             name=machine.name,
@@ -111,19 +116,44 @@ def start(machines: Machines, machine: Machine, choice: Choice | None = None) ->
         _refuse_half_made(machine)
         if machine.state is State.RUNNING:
             raise BangerError(f"{machine.name!r} runs already", reason=Reason.WRONG_STATE)
+        machine = machines.records.update(
+            machine,
+            monitor=choice.monitor.name,
+            slowdown=choice.slowdown,
+            runtime=str(_plan_runtime(machines.paths.runtime, machine)),
+        )
         with contextlib.ExitStack() as undo:
             runtime = machines.runtime(machine)
-            ensure_private(machines.paths.runtime)
+            ensure_private(runtime.parent)
             shutil.rmtree(runtime, ignore_errors=True)
             runtime.mkdir(mode=0o700)
             undo.callback(shutil.rmtree, runtime, ignore_errors=True)
             undo.callback(network.disconnect, machines.subnet, machine.address)
             network.connect(machines.subnet, machine.address, nat=machine.nat)
-            running = choice.monitor.start(plan_spec(machines, machine, choice.monitor))
-            undo.callback(_kill, running)
-            machine = machines.records.update(machine, process=running, monitor=choice.monitor.name)
+            # Recorded before it runs: whatever happens to us, its record leads to it.
+            running = choice.monitor.start(
+                plan_spec(machines, machine, choice.monitor),
+                lambda process: _record_process(machines, machine, process),
+            )
             undo.pop_all()
+        machine = replace(machine, process=running)
     return machine
+
+
+def _record_process(machines: Machines, machine: Machine, process: processes.ProcessId) -> None:
+    machines.records.update(machine, process=process)
+
+
+def _plan_runtime(folder: Path, machine: Machine) -> Path:
+    """The machine's folder for sockets, whose names have a limit (unix(7): 108 bytes with the NUL)."""
+    runtime = folder / machine.id
+    if len(os.fsencode(runtime)) > _LONGEST_RUNTIME_BYTES:
+        raise BangerError(
+            f"{folder} is too long a path for sockets",
+            reason=Reason.BAD_INPUT,
+            hint="set XDG_RUNTIME_DIR to a shorter one",
+        )
+    return runtime
 
 
 def plan_spec(machines: Machines, machine: Machine, monitor: Monitor) -> MachineSpec:
@@ -193,7 +223,7 @@ def stop(machines: Machines, machine: Machine, timeout_s: float | None = None) -
         _refuse_half_made(machine)
         if machine.state is State.RUNNING and machine.process is not None:
             if timeout_s is None:
-                timeout_s = _STOP_TIMEOUT_S * choose_monitor(machines.settings).slowdown
+                timeout_s = _STOP_TIMEOUT_S * machine.slowdown
             _ask_to_stop(machines, machine)
             if not processes.wait_gone(machine.process, timeout_s):
                 _kill(machine.process)
@@ -224,14 +254,16 @@ def read_status_file(machines: Machines, machine: Machine, path: str) -> int | N
             text = guest.read_file(path).strip()
     except BangerError:
         return None
-    return int(text) if text.isdigit() and int(text) < 256 else None
+    return int(text) if re.fullmatch(rb"[0-9]{1,3}", text) and int(text) < 256 else None
 
 
 def remove_half_made(machines: Machines) -> None:
     """Undo what creators that died left behind."""
     for machine in machines.records.list():
         if machine.creator is not None and not processes.is_alive(machine.creator):
-            delete(machines, machine)
+            # Two commands may do this at once; and what cannot be undone now must not stop what was asked for.
+            with contextlib.suppress(BangerError):
+                delete(machines, machine)
 
 
 def _ask_to_stop(machines: Machines, machine: Machine) -> None:
@@ -255,9 +287,10 @@ def _talk(machines: Machines, machine: Machine, timeout_s: float) -> contextlib.
 
 def _release(machines: Machines, machine: Machine) -> Machine:
     """Give back what a machine that no longer runs holds on the host."""
-    network.disconnect(machines.subnet, machine.address)
-    shutil.rmtree(machines.runtime(machine), ignore_errors=True)
-    return machines.records.update(machine, process=None)
+    if machine.runtime:
+        network.disconnect(machines.subnet, machine.address)
+        shutil.rmtree(machines.runtime(machine), ignore_errors=True)
+    return machines.records.update(machine, process=None, runtime="")
 
 
 def _refuse_half_made(machine: Machine) -> None:

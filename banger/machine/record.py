@@ -58,7 +58,11 @@ class Wish:
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine. `creator` is the process that still makes it; `process` the monitor it was last started as."""
+    """One machine. `creator` is the process that still makes it.
+
+    The last start: `monitor` and its `process`, `runtime` with its sockets, and by how much it was `slowdown` slower
+    than with KVM.
+    """
 
     id: str
     name: str
@@ -71,6 +75,8 @@ class Machine:
     nat: bool
     created_at: float
     monitor: str = ""
+    runtime: str = ""
+    slowdown: int = 1
     process: ProcessId | None = None
     creator: ProcessId | None = None
 

@@ -45,15 +45,17 @@ def run_machine(
         status = session.run_command(machines, machine, command) if command else session.open_shell(machines, machine)
     except BangerError as error:
         if remove and error.reason is not Reason.TIMEOUT:
-            lifecycle.delete(machines, machine)
+            _delete(machines, machine)
+            # Its hint may be to look at the machine.
+            raise BangerError(error.message, reason=error.reason) from error
         raise
     except BaseException:
         # Ctrl-C or a signal. Without --rm the machine stays; it can be used.
         if remove:
-            lifecycle.delete(machines, machine)
+            _delete(machines, machine)
         raise
     if remove:
-        lifecycle.delete(machines, machine)
+        _delete(machines, machine)
     elif not command:
         _say_how_to_go_on(machine, say)
     return status
@@ -79,6 +81,16 @@ def start_machine(machines: Machines, machine: Machine, say: Say) -> Machine:
     return machine
 
 
+def _delete(machines: Machines, machine: Machine) -> None:
+    """Delete, also when Ctrl-C comes just then: what is half deleted can be deleted again."""
+    try:
+        lifecycle.delete(machines, machine)
+    except KeyboardInterrupt:
+        with contextlib.suppress(BangerError):
+            lifecycle.delete(machines, machine)
+        raise
+
+
 def _choose(machines: Machines, order: Order, say: Say) -> Choice:
     choice = choose_monitor(machines.settings)
     if choice.why:
@@ -91,9 +103,8 @@ def _choose(machines: Machines, order: Order, say: Say) -> Choice:
 
 
 def _say_how_to_go_on(machine: Machine, say: Say) -> None:
-    with contextlib.suppress(BangerError):
-        if machine.state is State.RUNNING:
-            say(
-                f"{machine.name} is still running: banger vm ssh {machine.name}, "
-                f"banger vm stop {machine.name}, banger vm delete {machine.name}"
-            )
+    if machine.state is State.RUNNING:
+        say(
+            f"{machine.name} is still running: banger vm ssh {machine.name}, "
+            f"banger vm stop {machine.name}, banger vm delete {machine.name}"
+        )

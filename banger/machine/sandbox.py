@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from banger.machine import lifecycle
 from banger.machine.lifecycle import Machines
-from banger.machine.name import make_up_name, parse_machine_name
+from banger.machine.name import parse_machine_name
 from banger.machine.record import Machine, Wish, name_taken
 from banger.vmm.monitor import Choice
 from cache import Object, Store
@@ -42,10 +42,8 @@ def make_machine(machines: Machines, store: Store, order: Order, reporter: Repor
 
     The name is checked, and found free, before anything is built. A start that fails leaves no machine behind.
     """
-    taken = {machine.name for machine in machines.records.list()}
-    name = make_up_name(taken) if order.name is None else parse_machine_name(order.name)
-    if name in taken:
-        raise name_taken(name)
+    if order.name is not None and parse_machine_name(order.name) in {each.name for each in machines.records.list()}:
+        raise name_taken(order.name)
     targets = Targets(store, machines.paths.images, machines.paths.kernels, machines.settings.debian_mirror)
     image = targets.plan_image(order.image)
     kernel = targets.plan_kernel(order.kernel or image.details.get("kernel", DEFAULT_KERNEL))
@@ -53,7 +51,7 @@ def make_machine(machines: Machines, store: Store, order: Order, reporter: Repor
         reporter.note(
             f"{kernel.name} has the guest runtime of another banger; renew it: banger kernel build {kernel.name}"
         )
-    wish = Wish(name, image.name, kernel.name, order.vcpus, order.memory_mib, order.disk_mib, order.nat)
+    wish = Wish(order.name, image.name, kernel.name, order.vcpus, order.memory_mib, order.disk_mib, order.nat)
     made: list[Machine] = []
 
     def boot(results: Mapping[str, Result]) -> None:
@@ -71,7 +69,7 @@ def make_machine(machines: Machines, store: Store, order: Order, reporter: Repor
     inputs = {**image.artifacts, **kernel.artifacts}
     if image.details.get("source") == "recipe":
         inputs["mirrors"] = plan_mirrors(machines.settings.debian_mirror).output("mirrors")
-    vm = Effect(f"vm:{name}", inputs, boot, after=(image.naming, kernel.naming))
+    vm = Effect(f"vm:{order.name or 'new'}", inputs, boot, after=(image.naming, kernel.naming))
     try:
         build(store, [vm], reporter)
     except BaseException:

@@ -15,16 +15,22 @@ from banger.guest import ssh
 from banger.machine import lifecycle
 from banger.machine.lifecycle import Machines
 from banger.machine.record import Machine, State
+from banger.vmm.process import wait_gone
+
+_POWER_OFF_S = 5.0
 
 
 def open_shell(machines: Machines, machine: Machine) -> int:
     """An interactive login shell; gives the shell's status."""
     refuse_stopped(machine)
     status = ssh.run_ssh(machines.access(machine), None, tty=_has_terminal())
-    if status == ssh.SSH_FAILED and machine.state is not State.RUNNING:
-        # Somebody powered it off from inside: the shell could not say goodbye.
-        return 0
-    return status
+    # Powered off from inside, it takes the connection down first and ends a moment later.
+    was_powered_off = (
+        status == ssh.SSH_FAILED
+        and machine.process is not None
+        and wait_gone(machine.process, _POWER_OFF_S * machine.slowdown)
+    )
+    return 0 if was_powered_off else status
 
 
 def run_command(machines: Machines, machine: Machine, argv: Sequence[str], folder: str | None = None) -> int:

@@ -26,7 +26,7 @@ from typing import ClassVar
 from banger.errors import BangerError, Reason
 from banger.run import printable
 from banger.vmm import process, vsock
-from banger.vmm.process import ProcessId
+from banger.vmm.process import OnSpawned, ProcessId
 from banger.vmm.spec import Drive, MachineSpec
 
 API_SOCKET = "firecracker.sock"
@@ -90,8 +90,8 @@ class Firecracker:
             "i8042.dumbkbd",  # no keyboard LEDs to set
         )
 
-    def start(self, spec: MachineSpec) -> ProcessId:
-        """Start a process, configure it and let the guest run.
+    def start(self, spec: MachineSpec, on_spawned: OnSpawned = lambda _process: None) -> ProcessId:
+        """Start a process, configure it and let the guest run; see `process.spawn` for `on_spawned`.
 
         Raises `BangerError`: BAD_INPUT for a refused configuration, UNAVAILABLE for a refused start or an unreadable
         answer, TIMEOUT, or MONITOR_DIED with the last words of a process that ended.
@@ -104,7 +104,7 @@ class Firecracker:
             # A killed process leaves its sockets behind, and Firecracker refuses to bind over them.
             _remove_sockets(spec.runtime_dir)
             undo.callback(_remove_sockets, spec.runtime_dir)
-            child = process.spawn(argv, spec.log)
+            child = process.spawn(argv, spec.log, on_spawned)
             undo.callback(_end, child)
             try:
                 _wait_for_api(child, api, self.timeout_s)

@@ -7,11 +7,12 @@ does not reach it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,14 +32,25 @@ class ProcessId:
     boot_id: str
 
 
-def spawn(argv: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a monitor in a session of its own, its output appended to `log` (made with mode 0600)."""
+OnSpawned = Callable[["ProcessId"], None]
+
+# Waits for a line before it becomes the program. If whoever is to send it dies first, the line never comes, and neither
+# does the program. Pid and start time stay the same.
+_HELD = 'read go && exec "$@" </dev/null'
+
+
+def spawn(argv: Sequence[str], log: Path, on_spawned: OnSpawned = lambda _process: None) -> subprocess.Popen[bytes]:
+    """Start a monitor in a session of its own, its output appended to `log` (made with mode 0600).
+
+    `on_spawned` is told the identity before the program itself begins: once it has returned (having recorded it, so
+    that no monitor can run that nobody knows of), the program is let go.
+    """
     program = get_program(argv[0])
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        return subprocess.Popen(
-            [program, *argv[1:]],
-            stdin=subprocess.DEVNULL,
+        child = subprocess.Popen(
+            [get_program("sh"), "-c", _HELD, "sh", program, *argv[1:]],
+            stdin=subprocess.PIPE,
             stdout=fd,
             stderr=fd,
             start_new_session=True,
@@ -46,6 +58,19 @@ def spawn(argv: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         )
     finally:
         os.close(fd)
+    assert child.stdin is not None
+    try:
+        process = identify(child.pid)
+        if process is not None:
+            on_spawned(process)
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(b"go\n")
+            child.stdin.close()
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    return child
 
 
 def identify(pid: int) -> ProcessId | None:

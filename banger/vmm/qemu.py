@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from banger.errors import BangerError, Reason
-from banger.vmm.process import ProcessId, died, identify, spawn
+from banger.vmm.process import OnSpawned, ProcessId, died, identify, spawn
 from banger.vmm.spec import MachineSpec
 
 _START_TIMEOUT_S = 20.0
@@ -47,11 +47,14 @@ class Qemu:
         # panic=1: a guest that panics ends the process instead of hanging in it.
         return ("console=ttyS0", "panic=1")
 
-    def start(self, spec: MachineSpec) -> ProcessId:
-        """Start the machine; returns when QEMU runs it. Raises `BangerError` with its last words if it does not."""
+    def start(self, spec: MachineSpec, on_spawned: OnSpawned = lambda _process: None) -> ProcessId:
+        """Start the machine; returns when QEMU runs it. See `spawn` for `on_spawned`.
+
+        Raises `BangerError` with its last words if it does not.
+        """
         argv = self.plan_command(spec)
         begin = spec.log.stat().st_size if spec.log.exists() else 0
-        child = spawn(argv, spec.log)
+        child = spawn(argv, spec.log, on_spawned)
         try:
             self._wait_running(spec, child, argv, begin)
             process = identify(child.pid)

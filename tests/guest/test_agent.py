@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
 import threading
@@ -76,32 +77,26 @@ def test_a_question_is_answered(talk: Callable[..., tuple[Agent, Peer]]) -> None
     assert peer.asked == [("guest-info", {"some-thing": 1})]
 
 
-def test_a_command_is_run_to_its_end(talk: Callable[..., tuple[Agent, Peer]]) -> None:
-    out = base64.b64encode(b"out\n").decode()
-    agent, peer = talk(
-        {"return": {"pid": 7}},
-        {"return": {"exited": False}},
-        {"return": {"exited": True, "exitcode": 3, "out-data": out}},
-    )
-    done = agent.run(["prog", "a b"], 5, stdin=b"in")
-    assert (done.status, done.stdout, done.stderr) == (3, b"out\n", b"")
-    assert peer.asked[0] == (
-        "guest-exec",
-        {"path": "prog", "arg": ["a b"], "capture-output": True, "input-data": base64.b64encode(b"in").decode()},
-    )
-    assert peer.asked[1:] == [("guest-exec-status", {"pid": 7})] * 2
+def test_a_file_of_the_guest_is_read_and_closed(talk: Callable[..., tuple[Agent, Peer]]) -> None:
+    content = base64.b64encode(b"some\n").decode()
+    agent, peer = talk({"return": 3}, {"return": {"count": 5, "buf-b64": content, "eof": True}}, {"return": {}})
+    assert agent.read_file("/etc/x") == b"some\n"
+    assert [command for command, _ in peer.asked] == ["guest-file-open", "guest-file-read", "guest-file-close"]
+    assert peer.asked[2] == ("guest-file-close", {"handle": 3})
 
 
-def test_a_death_by_signal_has_the_status_that_shells_give_it(talk: Callable[..., tuple[Agent, Peer]]) -> None:
-    agent, _ = talk({"return": {"pid": 7}}, {"return": {"exited": True, "signal": 9}})
-    assert agent.run(["prog"], 5).status == 137
+_TCP = """  sl  local_address rem_address   st tx_queue
+   0: 00000000:0016 00000000:0000 0A 00000000:00000000
+   1: 0100007F:0050 0100007F:9999 01 00000000:00000000
+"""
 
 
-def test_a_command_that_does_not_end_is_given_up(talk: Callable[..., tuple[Agent, Peer]]) -> None:
-    agent, _ = talk({"return": {"pid": 7}}, *[{"return": {"exited": False}}] * 100)
-    begin = time.monotonic()
-    _refused(lambda: agent.run(["prog"], 0.2))
-    assert time.monotonic() - begin < 3
+@pytest.mark.parametrize(("port", "listens"), [(22, True), (80, False), (0x9999, False), (23, False)])
+def test_only_a_listening_socket_is_one(talk: Callable[..., tuple[Agent, Peer]], port: int, listens: bool) -> None:
+    table = {"return": {"buf-b64": base64.b64encode(_TCP.encode()).decode()}}
+    empty = {"return": {"buf-b64": ""}}
+    agent, _ = talk({"return": 1}, table, {"return": {}}, {"return": 2}, empty, {"return": {}})
+    assert agent.listens(port) is listens
 
 
 def test_an_answer_in_pieces_is_put_together(talk: Callable[..., tuple[Agent, Peer]]) -> None:
@@ -183,30 +178,28 @@ def test_the_words_of_a_refusal_reach_no_terminal_as_they_are(talk: Callable[...
     assert len(error.message) < 1000
 
 
-@pytest.mark.parametrize(
-    "status",
-    [
-        None,
-        [],
-        {},
-        {"exited": "yes"},
-        {"exited": True, "exitcode": "0"},
-        {"exited": True, "exitcode": None},
-        {"exited": True, "signal": [9]},
-        {"exited": True, "out-data": 5},
-        {"exited": True, "out-data": "x"},
-        {"exited": True, "err-data": "ünï"},
-    ],
-)
-def test_a_status_that_makes_no_sense_is_a_refusal(talk: Callable[..., tuple[Agent, Peer]], status: Any) -> None:
-    agent, _ = talk({"return": {"pid": 7}}, {"return": status})
-    _refused(lambda: agent.run(["prog"], 5))
+@pytest.mark.parametrize("read", [None, 7, [], {"buf-b64": 5}, {"buf-b64": "x"}, {"buf-b64": "ünï"}])
+def test_a_content_that_makes_no_sense_is_a_refusal(talk: Callable[..., tuple[Agent, Peer]], read: Any) -> None:
+    agent, _ = talk({"return": 1}, {"return": read}, {"return": {}})
+    _refused(lambda: agent.read_file("/etc/x"))
 
 
-@pytest.mark.parametrize("started", [None, 7, [], {}, {"pid": "7"}, {"pid": None}])
-def test_a_start_that_makes_no_sense_is_a_refusal(talk: Callable[..., tuple[Agent, Peer]], started: Any) -> None:
-    agent, _ = talk({"return": started})
-    _refused(lambda: agent.run(["prog"], 5))
+def test_a_flood_of_lines_does_not_outlast_the_deadline() -> None:
+    ours, theirs = socket.socketpair()
+    stop = threading.Event()
+
+    def flood() -> None:
+        with contextlib.suppress(OSError):
+            while not stop.is_set():
+                theirs.sendall(b"x\n" * 1000)
+
+    threading.Thread(target=flood, daemon=True).start()
+    begin = time.monotonic()
+    assert not Agent(ours).synchronise(0.5)
+    assert time.monotonic() - begin < 5
+    stop.set()
+    ours.close()
+    theirs.close()
 
 
 def test_a_connection_that_ends_is_a_refusal(talk: Callable[..., tuple[Agent, Peer]]) -> None:

@@ -154,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     machine = Machine()
     description = None
-    faults: dict = {}  # noqa: RUF012 (the settings' one copy)
+    faults: dict = {}
     notes = None
 
     def do_PUT(self):
