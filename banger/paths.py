@@ -76,4 +76,11 @@ def ensure_private(folder: Path) -> Path:
 def _home_of_user() -> str:
     import pwd
 
-    return pwd.getpwuid(os.getuid()).pw_dir
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError as error:
+        raise BangerError(
+            f"user {os.getuid()} has no home: HOME is not set and there is no such account",
+            reason=Reason.NOT_FOUND,
+            hint="set HOME to a folder of yours",
+        ) from error

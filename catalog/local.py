@@ -2,14 +2,18 @@
 
 The links keep the content when the cache is wiped; `manifest.json` beside them says what each file is, and carries
 the records of the steps that made it, so that the store can be told again what it once knew. A name is replaced as
-a whole (rename), so a reader sees the old content or the new, never a mix.
+a whole (rename), so a reader sees the old content or the new, never a mix, and it is on the disk before it is there.
+
+What is being made lies in `.unfinished`, each in a folder that its maker holds locked; what a maker that died left
+there goes when the next name is given.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-import shutil
-import tempfile
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +22,9 @@ from typing import Any
 
 from banger.errors import BangerError, Reason
 from cache import Digest, Object, Record, Store, format_record, parse_record
+from cache.failures import explained
+from cache.files import make_folder, sync_folder
+from cache.temporary import remove_stale, temporary_folder
 from catalog.names import nearest, parse_name
 
 _FORMAT = 1
@@ -118,9 +125,8 @@ class Names:
         records: Mapping[Digest, Record],
         details: Mapping[str, Any],
     ) -> Named:
-        """Give objects a name, or move a name to other objects."""
+        """Give objects a name, or move a name to other objects: wholly, or not at all when the disk refuses."""
         folder = self.folder / parse_name(name, self.what)
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         manifest = {
             "format": _FORMAT,
             "files": {role: [made.digest, made.size_bytes] for role, made in files.items()},
@@ -128,14 +134,24 @@ class Names:
             "details": dict(details),
             "made_at": time.time(),
         }
-        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=self.folder))
-        try:
-            for role, made in files.items():
-                store.link(made, fresh / role)
-            (fresh / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-            _exchange(fresh, folder)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+        unfinished = self.folder / ".unfinished"
+        with explained(f"name the {self.what} {name!r}", self.folder):
+            make_folder(self.folder)
+            remove_stale(unfinished)
+            try:
+                with temporary_folder(unfinished) as work:
+                    fresh = work / "new"
+                    fresh.mkdir(mode=0o700)
+                    for role, made in files.items():
+                        store.link(made, fresh / role)
+                    _write_synced(fresh / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+                    sync_folder(fresh)
+                    _exchange(fresh, folder, work / "old")
+                    sync_folder(self.folder)
+            finally:
+                # It stays while another name is being made.
+                with contextlib.suppress(OSError):
+                    unfinished.rmdir()
         return self.get(name)
 
     def _damaged(self, name: str) -> BangerError:
@@ -146,14 +162,25 @@ class Names:
         )
 
 
-def _exchange(fresh: Path, folder: Path) -> None:
-    """Put `fresh` in the place of `folder`; what was there is at `fresh` afterwards."""
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _exchange(fresh: Path, folder: Path, old: Path) -> None:
+    """Put `fresh` in the place of `folder`; what was there is at `old` afterwards."""
     try:
         fresh.rename(folder)
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
         # There is an old one, not empty. Two renames: in between the name is missing for an instant, and a crash
         # there leaves it missing, which the next build mends; a mix of both is never seen.
-        old = fresh.with_name(fresh.name.replace(".new-", ".old-"))
         folder.rename(old)
-        fresh.rename(folder)
-        old.rename(fresh)
+        try:
+            fresh.rename(folder)
+        except BaseException:
+            old.rename(folder)
+            raise

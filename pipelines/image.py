@@ -57,7 +57,7 @@ def plan_rootfs(name: str, system: Artifact, lock: Artifact) -> dict[str, Artifa
     home = Step(
         name=f"home:{name}",
         kind="home",
-        version=1,
+        version=2,
         build=_build_home,
         outputs=("home",),
         inputs={"system": system},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from banger.machine.sandbox import Order
     from pipelines.reporter import Reporter
     from pipelines.targets import Targets
+
+MAX_TIMEOUT_S = 86400
 
 
 class App:
@@ -74,6 +78,11 @@ class App:
         if not self.quiet:
             say(text)
 
+    def voices(self, as_json: bool) -> tuple[Reporter, Callable[[str], None]]:
+        """Who is told of steps, and who of a line to read: with --json both become JSON lines."""
+        reporter = self.reporter(as_json)
+        return reporter, reporter.note if as_json and not self.quiet else self.say
+
     def order(
         self,
         name: str | None,
@@ -104,6 +113,15 @@ class App:
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)
+
+
+def check_seconds(option: str, seconds: float | None) -> float | None:
+    if seconds is not None and not (math.isfinite(seconds) and 0 < seconds <= MAX_TIMEOUT_S):
+        raise BangerError(
+            f"{option} must be a number of seconds, more than zero and at most {MAX_TIMEOUT_S}",
+            reason=Reason.BAD_INPUT,
+        )
+    return seconds
 
 
 def _parse_vcpus(text: str) -> int:

@@ -5,18 +5,21 @@ Data goes to stdout, everything else to stderr. 1 is a refusal or failure, 2 a m
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 
 import click
 
 from banger import __version__
 from banger.cli.output import print_error
-from banger.errors import BangerError
+from banger.errors import BangerError, Reason
 
+_COMPLETE = "_BANGER_COMPLETE"
 _NOUNS = {
     "cache": "What was built is kept here.",
     "image": "What machines are made from.",
@@ -68,28 +71,92 @@ def version() -> None:
 
 def main() -> None:
     """The console script."""
+    _open_standard_streams()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Under nohup, or as a background job of a script, some are ignored: that is somebody's wish.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     try:
-        status = banger.main(standalone_mode=False)
-        sys.stdout.flush()
-    except BangerError as error:
-        print_error(error, as_json="--json" in _own_words())
-        status = 1
-    except click.exceptions.Exit as ended:
-        status = ended.exit_code
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        status = _INTERRUPTED
+        status = _run()
     except BrokenPipeError:
         # The reader of our stdout has gone: nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
-    sys.exit(status if isinstance(status, int) else 0)
+    except OSError:
+        # Nor can it be said on stderr.
+        status = 1
+    finally:
+        _settle_standard_streams()
+    sys.exit(status)
+
+
+def _run() -> int:
+    """One command, with its errors told. (click's own `main` would make a silent exit 1 of a reader that has gone.)"""
+    try:
+        if _COMPLETE in os.environ:
+            from click.shell_completion import shell_complete
+
+            return shell_complete(banger, {}, "banger", _COMPLETE, os.environ[_COMPLETE])
+        with banger.make_context("banger", sys.argv[1:]) as context:
+            banger.invoke(context)
+        sys.stdout.flush()
+    except BangerError as error:
+        return _tell(error)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        # A terminal has just shown ^C.
+        click.echo(err=True)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _tell(_explain(error))
+    return 0
+
+
+def _tell(error: BangerError) -> int:
+    print_error(error, as_json="--json" in _own_words())
+    return 1
+
+
+def _explain(error: OSError) -> BangerError:
+    """What the system refused to somebody who had no better words for it."""
+    from cache.failures import explain
+
+    if isinstance(error.filename, str | bytes):
+        told = explain(error, "go on", Path(os.fsdecode(error.filename)))
+        # That the disk is ill is a guess of the store's, which has looked at all else before.
+        return BangerError(told.message, reason=told.reason, hint="" if told.reason is Reason.IO else told.hint)
+    # No file is named for what is open already: most often that is our stdout.
+    return BangerError(f"cannot go on: {error.strerror or error}", reason=explain(error, "", Path()).reason)
+
+
+def _open_standard_streams() -> None:
+    """Those that are closed lead nowhere: otherwise Python has None there, and the next file takes their number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, number)
+            if nowhere != number:
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w" if number else "r"))  # noqa: SIM115 - for as long as we live
+
+
+def _settle_standard_streams() -> None:
+    """What cannot be written goes nowhere, so that Python does not fail on it once more at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 import time
@@ -26,6 +27,24 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo("   ".join(cells).rstrip())
 
 
+class TerminalText:
+    """Bytes from a guest, block by block, as text that a terminal can take; a character may span blocks.
+
+    Tabs and line ends stay, a line may also end in CR LF, and all other control characters become escapes.
+    """
+
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._held = ""
+
+    def clean(self, block: bytes, *, is_last: bool = False) -> str:
+        text = self._held + self._decode(block, is_last)
+        # What a carriage return at the end of a block is, the next one tells.
+        whole = text.rstrip("\r")
+        self._held = text[len(whole) :]
+        return "\n".join("\t".join(map(printable, line.rstrip("\r").split("\t"))) for line in whole.split("\n"))
+
+
 def print_error(error: BangerError, *, as_json: bool) -> None:
     """One line and a hint on stderr."""
     if as_json:
@@ -33,14 +52,14 @@ def print_error(error: BangerError, *, as_json: bool) -> None:
         click.echo(json.dumps(value), err=True)
         return
     style = {"fg": "red", "bold": True}
-    click.echo(f"{paint('banger:', **style)} {_printable_lines(error.message)}", err=True)
+    click.echo(f"{paint('banger:', **style)} {printable_lines(error.message)}", err=True)
     if error.hint:
-        click.echo(f"  {_printable_lines(error.hint)}", err=True)
+        click.echo(f"  {printable_lines(error.hint)}", err=True)
 
 
 def say(text: str, before: str = "") -> None:
     """A line for people, on stderr; `before` is ours and may be painted."""
-    click.echo(before + _printable_lines(text), err=True)
+    click.echo(before + printable_lines(text), err=True)
 
 
 def paint(text: str, **style: object) -> str:
@@ -66,5 +85,5 @@ def format_time(moment: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
-def _printable_lines(text: str) -> str:
+def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))

@@ -8,8 +8,9 @@ import threading
 import time
 from typing import Any
 
-from banger.cli.output import paint, say, want_colour
+from banger.cli.output import paint, printable_lines, say, want_colour
 from banger.errors import BangerError
+from banger.run import printable
 from banger.sizes import format_bytes
 from pipelines.reporter import Reporter, Silent
 
@@ -20,6 +21,11 @@ def make_reporter(*, quiet: bool, as_json: bool) -> Reporter:
     if quiet:
         return Silent()
     return Terminal() if sys.stderr.isatty() and want_colour() else Lines()
+
+
+def may_ask(step: str) -> bool:
+    """Whether the step may ask for a password on the terminal (sudo, for a machine's network): a live view wipes it."""
+    return step.startswith("vm:")
 
 
 class Lines:
@@ -72,7 +78,10 @@ class Lines:
 
 
 class Terminal(Lines):
-    """Lines for what is over, and below them a live view of what runs (rich is only loaded when something runs)."""
+    """Lines for what is over, and below them a live view of what runs (rich is only loaded when something runs).
+
+    A step that may ask something is not in the view, and while nothing else runs there is no view.
+    """
 
     _COLOURS = {"done": "green", "cached": "green", "failed": "red", "note": "yellow", "wait": "yellow"}
 
@@ -84,7 +93,8 @@ class Terminal(Lines):
     def started(self, step: str) -> None:
         with self._guard:
             self._flush()
-            self._running[step] = (time.monotonic(), "")
+            if not may_ask(step):
+                self._running[step] = (time.monotonic(), "")
             self._show()
 
     def progress(self, step: str, what: str, done: int | None = None, total: int | None = None) -> None:
@@ -115,7 +125,7 @@ class Terminal(Lines):
         if self._live is not None:
             from rich.text import Text
 
-            line = Text.assemble((f"{verb:<7}", self._COLOURS.get(verb, "")), " ", text)
+            line = Text.assemble((f"{verb:<7}", self._COLOURS.get(verb, "")), " ", printable_lines(text))
             self._live.console.print(line, soft_wrap=True)
         else:
             say(text, before=paint(f"{verb:<7} ", fg=self._COLOURS.get(verb)))
@@ -142,7 +152,9 @@ class Terminal(Lines):
         table = Table.grid(padding=(0, 1))
         for step, (begin, what) in list(self._running.items()):
             seconds = f"{time.monotonic() - begin:4.0f} s"
-            table.add_row(Spinner("dots"), Text(step, style="bold"), Text(seconds), Text(what, style="dim"))
+            table.add_row(
+                Spinner("dots"), Text(printable(step), style="bold"), Text(seconds), Text(printable(what), style="dim")
+            )
         return table
 
 

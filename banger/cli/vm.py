@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -10,9 +9,9 @@ from typing import Any
 
 import click
 
-from banger.cli.app import App, pass_app
+from banger.cli.app import App, check_seconds, pass_app
 from banger.cli.options import CommandAfterDashes, Nouns, json_option, machine_options
-from banger.cli.output import format_age, format_time, print_error, print_json, print_table
+from banger.cli.output import TerminalText, format_age, format_time, print_error, print_json, print_table
 from banger.errors import BangerError, Reason
 from banger.machine.record import Machine, State
 
@@ -50,17 +49,17 @@ def run(
             reason=Reason.BAD_INPUT,
             hint="a detached machine stays until: banger vm delete NAME",
         )
-    if ssh_timeout is not None and not 0 < ssh_timeout < math.inf:
-        raise BangerError("--ssh-timeout must be a number of seconds, more than zero", reason=Reason.BAD_INPUT)
+    check_seconds("--ssh-timeout", ssh_timeout)
     from banger.machine.run import run_machine
 
+    reporter, say = app.voices(as_json)
     sys.exit(
         run_machine(
             app.machines,
             app.store,
             app.order(**wish),
-            app.reporter(as_json),
-            app.say,
+            reporter,
+            say,
             command=command,
             remove=remove,
             ssh_timeout_s=ssh_timeout,
@@ -78,9 +77,8 @@ def create(app: App, /, no_start: bool, as_json: bool, **wish: Any) -> None:
     """Make a machine and start it; prints its name."""
     from banger.machine.run import create_machine
 
-    machine = create_machine(
-        app.machines, app.store, app.order(**wish), app.reporter(as_json), app.say, start=not no_start
-    )
+    reporter, say = app.voices(as_json)
+    machine = create_machine(app.machines, app.store, app.order(**wish), reporter, say, start=not no_start)
     _show_name(machine, as_json)
 
 
@@ -100,6 +98,7 @@ def start(app: App, names: tuple[str, ...]) -> None:
 @pass_app
 def stop(app: App, names: tuple[str, ...], timeout: float | None) -> None:
     """Shut machines down cleanly."""
+    check_seconds("--timeout", timeout)
     from banger.machine import lifecycle
 
     _each(app, names, lambda machine: lifecycle.stop(app.machines, machine, timeout))
@@ -180,21 +179,23 @@ def logs(app: App, name: str, follow: bool) -> None:
     path = app.machines.log(machine)
     if not path.exists():
         return
+    # A guest writes this: no control character of its may reach a terminal. A file gets it as it is.
+    text = TerminalText() if sys.stdout.isatty() else None
     with path.open("rb") as log:
         while True:
+            # Looked at before reading: what comes in between (a panic) is read in the next turn, or in this one.
+            is_over = not follow or machine.state is not State.RUNNING
             while block := log.read(1 << 16):
-                # A guest writes this: no control character of its may reach a terminal.
-                sys.stdout.write(_clean(block) if sys.stdout.isatty() else block.decode("utf-8", "replace"))
+                if text is None:
+                    sys.stdout.buffer.write(block)
+                else:
+                    sys.stdout.write(text.clean(block))
+            if is_over and text is not None:
+                sys.stdout.write(text.clean(b"", is_last=True))
             sys.stdout.flush()
-            if not follow or machine.state is not State.RUNNING:
+            if is_over:
                 return
             time.sleep(_FOLLOW_S)
-
-
-def _clean(block: bytes) -> str:
-    from banger.run import printable
-
-    return "\n".join(printable(line.rstrip("\r")) for line in block.decode("utf-8", "replace").split("\n"))
 
 
 def _each(app: App, names: tuple[str, ...], act: Callable[[Machine], object]) -> None:

@@ -36,6 +36,28 @@ CREATE TABLE machine (
 ) STRICT
 """
 
+_REASONS = {
+    sqlite3.SQLITE_FULL: Reason.NO_SPACE,
+    sqlite3.SQLITE_IOERR: Reason.IO,
+    sqlite3.SQLITE_READONLY: Reason.NO_PERMISSION,
+    sqlite3.SQLITE_CANTOPEN: Reason.NO_PERMISSION,
+    sqlite3.SQLITE_PERM: Reason.NO_PERMISSION,
+    sqlite3.SQLITE_BUSY: Reason.UNAVAILABLE,
+    sqlite3.SQLITE_LOCKED: Reason.UNAVAILABLE,
+    sqlite3.SQLITE_PROTOCOL: Reason.UNAVAILABLE,
+    sqlite3.SQLITE_NOTADB: Reason.CORRUPT,
+    sqlite3.SQLITE_CORRUPT: Reason.CORRUPT,
+    # A table that is not there, or is there before it was made: somebody else's database.
+    sqlite3.SQLITE_ERROR: Reason.CORRUPT,
+}
+_HINTS = {
+    Reason.NO_SPACE: "free some disk space: banger vm delete NAME",
+    Reason.IO: "see whether the disk is healthy",
+    Reason.NO_PERMISSION: "see who owns it and its folder, and whether they are mounted read-only",
+    Reason.UNAVAILABLE: "another banger is using it; try again",
+    Reason.CORRUPT: "move it away to begin anew; the machines in it are then forgotten",
+}
+
 
 class State(StrEnum):
     CREATING = "creating"
@@ -93,37 +115,43 @@ class Records:
     def __init__(self, path: Path) -> None:
         ensure_private(path.parent)
         path.touch(mode=0o600)
-        try:
-            # SQLite waits for no one when it turns a new database to WAL ("database is locked"): one at a time here.
-            with locked(path.parent):
-                self._open(path)
-        except sqlite3.DatabaseError as error:
-            raise BangerError(
-                f"{path} cannot be used: {error}",
-                reason=Reason.CORRUPT,
-                hint="move it away to begin anew; the machines in it are then forgotten",
-            ) from error
+        self._path = path
+        # SQLite waits for no one when it turns a new database to WAL ("database is locked"): one at a time here.
+        with _explained(path), locked(path.parent):
+            self._open()
 
-    def _open(self, path: Path) -> None:
-        self._connection = sqlite3.connect(
-            # The last step of the graph uses it from a thread of doit's, while this one waits.
-            path,
-            timeout=_BUSY_TIMEOUT_S,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        with self._transaction():
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
+    def _open(self) -> None:
+        try:
+            self._connect("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_IOERR_SHMSIZE:
+                raise
+            # A full disk has no room for the index that processes share (`-shm`, made by the first to come). Alone it
+            # needs none: so machines can be seen, and deleted to make room.
+            self._connection.close()
+            self._connect("PRAGMA locking_mode=EXCLUSIVE")
+        # What is current already is only read, which needs no room.
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            with self._transaction():
                 self._connection.execute(_SCHEMA)
                 self._connection.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")
         if version > _SCHEMA_VERSION:
             raise BangerError(
-                f"{path} was written by a newer banger",
+                f"{self._path} was written by a newer banger",
                 reason=Reason.WRONG_STATE,
                 hint="use that version, or move the file away to begin anew",
             )
+
+    def _connect(self, pragma: str) -> None:
+        self._connection = sqlite3.connect(
+            # The last step of the graph uses it from a thread of doit's, while this one waits.
+            self._path,
+            timeout=_BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        self._connection.execute(pragma)
 
     def close(self) -> None:
         self._connection.close()
@@ -180,7 +208,8 @@ class Records:
 
     def list(self) -> list[Machine]:
         """All machines, oldest first."""
-        found = [_parse(row[0]) for row in self._connection.execute("SELECT record FROM machine")]
+        with _explained(self._path):
+            found = [_parse(row[0]) for row in self._connection.execute("SELECT record FROM machine")]
         return sorted(found, key=lambda machine: machine.created_at)
 
     def get(self, name: str) -> Machine:
@@ -204,7 +233,8 @@ class Records:
 
     def refresh(self, machine: Machine) -> Machine:
         """The record as it is now. Raises NOT_FOUND when it was deleted meanwhile."""
-        row = self._connection.execute("SELECT record FROM machine WHERE id = ?", (machine.id,)).fetchone()
+        with _explained(self._path):
+            row = self._connection.execute("SELECT record FROM machine WHERE id = ?", (machine.id,)).fetchone()
         if row is None:
             raise _deleted_meanwhile(machine)
         return _parse(row[0])
@@ -212,13 +242,29 @@ class Records:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         # IMMEDIATE: what is read in it (free names, free addresses) is still true when it is written.
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+        with _explained(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            finally:
+                # SQLite has ended it itself after some errors; after others a COMMIT that failed leaves it open.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what SQLite refuses into a BangerError; what it says of a bug of ours passes as it is."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        # The low byte is the kind, the rest says more of it: https://sqlite.org/rescode.html
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)
+        reason = Reason.NO_SPACE if code == sqlite3.SQLITE_IOERR_SHMSIZE else _REASONS.get(code & 0xFF)
+        if reason is None:
             raise
-        self._connection.execute("COMMIT")
+        raise BangerError(f"{path} cannot be used: {error}", reason=reason, hint=_HINTS.get(reason, "")) from error
 
 
 def name_taken(name: str | None) -> BangerError:

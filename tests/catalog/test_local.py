@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -100,8 +105,127 @@ def test_a_reader_beside_a_writer_never_sees_a_half_made_name(names: Names, stor
 
 def test_what_a_crash_left_half_made_is_no_name(names: Names, store: Store) -> None:
     _put(names, store)
-    shutil.copytree(names.folder / "box", names.folder / ".new-abc123")
+    shutil.copytree(names.folder / "box", names.folder / ".unfinished/abc123/new")
     assert [each.name for each in names.list()] == ["box"]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cache import Store
+from catalog.local import Names
+
+root = Path(sys.argv[1])
+store = Store.open(root / "store")
+files = {"rootfs": store.put_bytes(b"disk")}
+link = Store.link
+
+def link_and_die(*words):
+    link(*words)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Store.link = link_and_die
+Names(root / "images", "image").put("box", store, files, {}, {})
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_name(names: Names, store: Store, tmp_path: Path) -> None:
+    """Its hard links would hold the content for ever."""
+    made = _put(names, store, "other").path("rootfs")
+    done = subprocess.run([sys.executable, "-I", "-c", _KILLED, tmp_path], capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert made.stat().st_nlink == 3
+    assert names.find("box") is None
+    _put(names, store, "third", b"else")
+    assert made.stat().st_nlink == 2
+    assert {path.name for path in names.folder.iterdir()} == {"other", "third"}
+
+
+def test_two_names_may_be_given_at_the_same_moment(names: Names, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another is still writing is not taken for what a dead one left."""
+    real = Store.link
+
+    def link(store: Store, made: Object, destination: Path) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "link", real)
+            _put(names, store, "other")
+        real(store, made, destination)
+
+    monkeypatch.setattr(Store, "link", link)
+    _put(names, store, "box")
+    assert [each.name for each in names.list()] == ["box", "other"]
+    assert {path.name for path in names.folder.iterdir()} == {"box", "other"}
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_name_is_on_the_disk_before_it_is_there_and_lasts(
+    names: Names, store: Store, monkeypatch: pytest.MonkeyPatch, was_there: bool
+) -> None:
+    _put(names, store, "other")
+    if was_there:
+        _put(names, store, content=b"old")
+    files = {"rootfs": store.put_bytes(b"disk")}
+    events: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def note_fsync(fd: int) -> None:
+        events.append(f"sync {os.path.basename(os.readlink(f'/proc/self/fd/{fd}'))}")  # noqa: PTH115, PTH119
+        fsync(fd)
+
+    def note_rename(source: Path, destination: Path) -> None:
+        rename(source, destination)
+        events.append(f"{Path(source).name} becomes {Path(destination).name}")
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "rename", note_rename)
+    names.put("box", store, files, {}, {})
+    aside = ["box becomes old"] if was_there else []
+    expected = ["sync manifest.json", "sync new", *aside, "new becomes box", "sync images"]
+    assert events[events.index("sync manifest.json") :] == expected
+
+
+@pytest.mark.parametrize("call", ["fsync", "mkdir", "link", "open"])
+@pytest.mark.parametrize(
+    ("number", "reason"), [(errno.ENOSPC, Reason.NO_SPACE), (errno.EROFS, Reason.NO_PERMISSION), (errno.EIO, Reason.IO)]
+)
+def test_a_disk_that_refuses_gives_no_name_and_leaves_nothing(
+    names: Names, store: Store, monkeypatch: pytest.MonkeyPatch, call: str, number: int, reason: Reason
+) -> None:
+    _put(names, store, content=b"old")
+    files = {"rootfs": store.put_bytes(b"disk")}
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(BangerError) as caught:
+            names.put("box", store, files, {}, {})
+    assert caught.value.reason is reason
+    assert names.get("box").path("rootfs").read_bytes() == b"old"
+    assert [path.name for path in names.folder.iterdir()] == ["box"]
+
+
+def test_a_replacement_that_fails_half_way_gives_the_old_content_back(
+    names: Names, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put(names, store, content=b"old")
+    files = {"rootfs": store.put_bytes(b"disk")}
+    rename, calls = os.rename, 0
+
+    def fail_the_third(source: Path, destination: Path) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(source, destination)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fail_the_third)
+        with pytest.raises(BangerError) as caught:
+            names.put("box", store, files, {}, {})
+    assert caught.value.reason is Reason.NO_SPACE
+    assert names.get("box").path("rootfs").read_bytes() == b"old"
 
 
 def test_content_that_cannot_be_linked_gives_no_name(names: Names, store: Store) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from banger.errors import BangerError, Reason
+from banger.machine import record
 from banger.machine.record import Machine, Records, State, Wish
 from banger.network import Subnet
 from banger.vmm.process import ProcessId, identify, identify_self
@@ -169,3 +172,154 @@ def test_a_file_that_is_no_database_is_told_as_damage(tmp_path: Path) -> None:
     with pytest.raises(BangerError) as caught:
         Records(tmp_path / "banger.db")
     assert caught.value.reason is Reason.CORRUPT
+
+
+def _refused(action: Callable[[], object], reason: Reason) -> None:
+    with pytest.raises(BangerError) as caught:
+        action()
+    assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (sqlite3.SQLITE_FULL, Reason.NO_SPACE),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, Reason.NO_SPACE),
+        (sqlite3.SQLITE_IOERR_FSYNC, Reason.IO),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, Reason.NO_PERMISSION),
+        (sqlite3.SQLITE_CANTOPEN, Reason.NO_PERMISSION),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, Reason.UNAVAILABLE),
+        (sqlite3.SQLITE_LOCKED, Reason.UNAVAILABLE),
+        (sqlite3.SQLITE_CORRUPT_VTAB, Reason.CORRUPT),
+    ],
+)
+def test_what_sqlite_refuses_has_a_reason(tmp_path: Path, code: int, reason: Reason) -> None:
+    error = sqlite3.OperationalError("what it says")
+    error.sqlite_errorcode = code
+
+    def fail() -> None:
+        with record._explained(tmp_path):
+            raise error
+
+    _refused(fail, reason)
+
+
+def test_a_bug_of_ours_passes_as_it_is(records: Records) -> None:
+    records.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        records.list()
+
+
+def test_a_full_disk_is_told_as_such_and_the_records_go_on(records: Records, subnet: Subnet) -> None:
+    machine = records.add(_ANY, subnet, identify_self())
+    pages = records._connection.execute("PRAGMA page_count").fetchone()[0]
+    records._connection.execute(f"PRAGMA max_page_count={pages}")
+    _refused(lambda: records.update(machine, monitor="x" * 100_000), Reason.NO_SPACE)
+    assert records.list() == [machine]
+    records.remove(machine)
+    assert records.list() == []
+
+
+def test_a_file_that_may_not_be_written_is_told_by_every_change(records: Records, subnet: Subnet) -> None:
+    machine = records.add(_ANY, subnet, identify_self())
+    records._connection.execute("PRAGMA query_only=1")
+    for change in (
+        lambda: records.add(_ANY, subnet, identify_self()),
+        lambda: records.update(machine, monitor="x"),
+        lambda: records.remove(machine),
+    ):
+        _refused(change, Reason.NO_PERMISSION)
+    assert records.list() == [machine]
+
+
+def test_a_database_in_use_for_too_long_is_told(records: Records, subnet: Subnet, tmp_path: Path) -> None:
+    machine = records.add(_ANY, subnet, identify_self())
+    records._connection.execute("PRAGMA busy_timeout=20")
+    other = sqlite3.connect(tmp_path / "state" / "banger.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    _refused(lambda: records.remove(machine), Reason.UNAVAILABLE)
+    # Who only opens and reads waits for no writer.
+    assert Records(tmp_path / "state" / "banger.db").list() == [machine]
+    other.execute("ROLLBACK")
+    records.remove(machine)
+    other.close()
+
+
+def test_damage_that_is_found_when_reading_is_told(records: Records, subnet: Subnet, tmp_path: Path) -> None:
+    records.add(_ANY, subnet, identify_self())
+    records.close()
+    path = tmp_path / "state" / "banger.db"
+    with path.open("r+b") as database:
+        database.seek(4096)
+        database.write(b"\xff" * (path.stat().st_size - 4096))
+    damaged = Records(path)
+    _refused(damaged.list, Reason.CORRUPT)
+
+
+def test_a_database_of_another_program_is_told_as_damage(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "banger.db") as connection:
+        connection.execute("PRAGMA user_version=1")
+    _refused(Records(tmp_path / "banger.db").list, Reason.CORRUPT)
+
+
+def test_a_commit_that_failed_is_rolled_back(records: Records, subnet: Subnet) -> None:
+    """A foreign key that is looked at in the end makes COMMIT fail and leaves the transaction open."""
+    machine = records.add(_ANY, subnet, identify_self())
+    records._connection.executescript(
+        """
+        PRAGMA foreign_keys=ON;
+        CREATE TABLE other (id REFERENCES machine (id) DEFERRABLE INITIALLY DEFERRED);
+        CREATE TRIGGER break AFTER DELETE ON machine BEGIN INSERT INTO other VALUES ('nobody'); END;
+        """
+    )
+    with pytest.raises(sqlite3.IntegrityError):
+        records.remove(machine)
+    records._connection.execute("DROP TRIGGER break")
+    assert records.list() == [machine]
+    records.remove(machine)
+
+
+_FULL = """
+import sys
+from ipaddress import IPv4Network
+from pathlib import Path
+from banger.errors import BangerError
+from banger.machine.record import Records, Wish
+from banger.network import Subnet
+from banger.vmm.process import identify_self
+
+path = Path(sys.argv[1]) / "state" / "banger.db"
+wish = Wish(None, "i", "k", 1, 256, 64, True)
+subnet = Subnet("bgtest9", IPv4Network("10.213.0.0/16"))
+records = Records(path)
+machine = records.add(wish, subnet, identify_self())
+records.close()
+disk = Path(sys.argv[1]) / "disk"
+with disk.open("wb", buffering=0) as fill:
+    try:
+        while True:
+            fill.write(bytes(4096))
+    except OSError:
+        pass
+records = Records(path)
+assert records.list() == [machine]
+assert records.refresh(machine) == machine
+try:
+    records.add(wish, subnet, identify_self())
+except BangerError as error:
+    assert error.reason == "no-space", error
+else:
+    raise AssertionError("there was space")
+disk.unlink()
+records.remove(machine)
+assert records.list() == []
+print("done")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_on_a_full_disk_machines_are_seen_and_can_be_forgotten_once_their_files_are(tmp_path: Path) -> None:
+    mount = 'mount -t tmpfs -o size=256k tmpfs "$1"; shift; exec "$@"'
+    argv = ["unshare", "-m", "sh", "-ec", mount, "sh", tmp_path, sys.executable, "-I", "-c", _FULL, tmp_path]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
