@@ -33,6 +33,13 @@ def test_without_a_home_the_one_of_the_account_is_used() -> None:
     assert Paths.from_environment({}).config.is_absolute()
 
 
+def test_without_a_home_and_an_account_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 987_654_321)
+    with pytest.raises(BangerError) as caught:
+        Paths.from_environment({})
+    assert caught.value.reason is Reason.NOT_FOUND
+
+
 def test_without_a_runtime_folder_an_ordinary_user_gets_one_whose_owner_is_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

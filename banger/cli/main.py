@@ -136,7 +136,7 @@ def _explain(error: OSError) -> BangerError:
 
 def _open_standard_streams() -> None:
     """Those that are closed lead nowhere: otherwise Python has None there, and the next file takes their number."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    for number in range(3):
         try:
             os.fstat(number)
         except OSError:
@@ -145,8 +145,9 @@ def _open_standard_streams() -> None:
             if nowhere != number:
                 os.close(nowhere)
             os.set_inheritable(number, True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w" if number else "r"))  # noqa: SIM115 - for as long as we live
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - for as long as we live
 
 
 def _settle_standard_streams() -> None:

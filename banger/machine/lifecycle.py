@@ -227,7 +227,8 @@ def stop(machines: Machines, machine: Machine, timeout_s: float | None = None) -
             _ask_to_stop(machines, machine)
             if not processes.wait_gone(machine.process, timeout_s):
                 _kill(machine.process)
-        return _release(machines, machine)
+        _free_host(machines, machine)
+        return machines.records.update(machine, process=None, runtime="")
 
 
 def delete(machines: Machines, machine: Machine) -> None:
@@ -241,8 +242,9 @@ def delete(machines: Machines, machine: Machine) -> None:
         machine = machines.records.refresh(machine)
         if machine.state is State.RUNNING and machine.process is not None:
             _kill(machine.process)
-        machine = _release(machines, machine)
-        # The record last: a machine that is only half deleted can be deleted again.
+        _free_host(machines, machine)
+        # The record last: a machine that is only half deleted can be deleted again. Nothing is written before there is
+        # room again on a full disk.
         shutil.rmtree(folder)
         machines.records.remove(machine)
 
@@ -285,12 +287,11 @@ def _talk(machines: Machines, machine: Machine, timeout_s: float) -> contextlib.
     return agent.connect(open_channel, timeout_s, lambda: machine.state is State.RUNNING)
 
 
-def _release(machines: Machines, machine: Machine) -> Machine:
-    """Give back what a machine that no longer runs holds on the host."""
+def _free_host(machines: Machines, machine: Machine) -> None:
+    """Give back what a machine that no longer runs holds on the host; one that was never started holds nothing."""
     if machine.runtime:
         network.disconnect(machines.subnet, machine.address)
         shutil.rmtree(machines.runtime(machine), ignore_errors=True)
-    return machines.records.update(machine, process=None, runtime="")
 
 
 def _refuse_half_made(machine: Machine) -> None:

@@ -71,9 +71,10 @@ def test_a_detached_machine_goes_with_no_command_and_no_removal(cli: Cli, words:
     assert "--detach" in _is_refusal(cli, "vm", "run", "-d", *words)
 
 
-@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
-def test_a_timeout_that_is_none_is_refused(cli: Cli, seconds: str) -> None:
-    assert "--ssh-timeout" in _is_refusal(cli, "vm", "run", "--ssh-timeout", seconds)
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e10", "86401"])
+@pytest.mark.parametrize("words", [["run", "--ssh-timeout"], ["stop", "box", "--timeout"]], ids=" ".join)
+def test_a_timeout_that_is_none_is_refused(cli: Cli, words: list[str], seconds: str) -> None:
+    assert words[-1] in _is_refusal(cli, "vm", *words, seconds)
 
 
 @pytest.mark.parametrize(

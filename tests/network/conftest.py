@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from banger.network import DEFAULT_SUBNET
+from tests.ordinary_user import ALL_RIGHTS, UID, become_user
 
 OUTSIDE, HOST_OUTSIDE = "198.51.100.2", "198.51.100.1"
 _numbers = itertools.count()
@@ -174,53 +175,17 @@ def outside(host):
     return world
 
 
-# An ordinary user who exists in one mount namespace only, so that the real /etc is never written. The password is
-# "sesame"; a program is hidden by putting what cannot be executed in its place.
-_SESAME = "$6$banger$1nWjiQJZZ2I3ltnb842KV8I82DXmupYPwflsZ4lf/QZAnLUEYgtOH7xHaBMbc6fx2S5AxGOe0TorSrGJH8Nf8."
-_BECOME_USER = """
-d=$1; sudoers=$2; uid=$3; home=$4; blocked=$5; hidden=$6; hash=$7; shift 7
-mount -t tmpfs -o mode=755 lab "$d"
-cp -p /etc/passwd /etc/shadow /etc/group "$d"; mkdir "$d/sudoers.d" "$d/python"
-echo "lab:x:$uid:$uid::/:/bin/sh" >>"$d/passwd"; echo "lab:x:$uid:" >>"$d/group"
-echo "lab:$hash:19000:0:99999:7:::" >>"$d/shadow"
-echo "$sudoers" >"$d/sudoers.d/lab"; chmod 440 "$d/sudoers.d/lab"
-for f in passwd shadow group sudoers.d; do mount --bind "$d/$f" "/etc/$f"; done
-mknod -m 666 "$d/tun" c 10 200; mount --bind "$d/tun" /dev/net/tun
-if [ -n "$blocked" ]; then
-  mount --bind "$home" "$d/python"; mount -t tmpfs -o mode=755 lab "$blocked"
-  mkdir -p "$home"; mount --bind "$d/python" "$home"
-fi
-[ -z "$hidden" ] || mount --bind /dev/null "$hidden"
-exec setpriv --reuid "$uid" --regid "$uid" --clear-groups "$@"
-"""
-
-
 @dataclass
 class User(Host):
     """An ordinary user of the host; `sudoers` says what sudo allows, `hidden` is a program that is not installed."""
 
-    uid: int = 4242
-    sudoers: str = "lab ALL=(root) NOPASSWD: ALL"
+    uid: int = UID
+    sudoers: str = ALL_RIGHTS
     hidden: str = ""
     folder: Path = Path()
 
     def argv(self, *argv):
-        home = Path(sys.base_prefix)
-        blocked = next((str(p) for p in (*reversed(home.parents), home) if not p.stat().st_mode & 0o001), "")
-        setup = (
-            "sh",
-            "-ec",
-            _BECOME_USER,
-            "sh",
-            self.folder,
-            self.sudoers,
-            self.uid,
-            home,
-            blocked,
-            self.hidden,
-            _SESAME,
-        )
-        return super().argv(*setup, *argv)
+        return super().argv(*become_user(self.folder, self.uid, self.sudoers, self.hidden), *argv)
 
 
 @pytest.fixture
