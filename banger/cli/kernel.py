@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
 from banger.cli.app import App, pass_app
-from banger.cli.image import build_anew, describe
+from banger.cli.named import build_anew, print_names
 from banger.cli.options import Nouns, json_option
-from banger.cli.output import format_age, print_json, print_table
-from banger.sizes import format_bytes
 
 
 @click.group(cls=Nouns)
@@ -23,16 +19,7 @@ def kernel() -> None:
 @pass_app
 def list_(app: App, as_json: bool) -> None:
     """List the kernels that are here."""
-    kernels = list(app.paths.kernels.list())
-    if as_json:
-        print_json([describe(each) for each in kernels])
-        return
-    now = time.time()
-    rows = [
-        (each.name, format_bytes(each.size_bytes), str(each.details.get("source", "")), format_age(now - each.made_at))
-        for each in kernels
-    ]
-    print_table(("NAME", "SIZE", "SOURCE", "AGE"), rows)
+    print_names(app.paths.kernels, "source", as_json)
 
 
 @kernel.command()
