@@ -31,7 +31,8 @@ class Paths:
             return Path(value) if value.startswith("/") else home / default
 
         runtime = environment.get("XDG_RUNTIME_DIR", "")
-        if not runtime.startswith("/"):
+        # logind removes /run/user/UID with the user's last session, but a machine outlives it.
+        if not runtime.startswith("/") or runtime.startswith("/run/user/"):
             runtime = "/run" if os.geteuid() == 0 else ""
         return cls(
             config=base("XDG_CONFIG_HOME", ".config") / "banger",

@@ -1,6 +1,6 @@
 """The archive format of an initramfs: cpio "newc" (the kernel's driver-api/early-userspace/buffer-format.rst).
 
-Only what an initramfs of ours holds: folders, files and symbolic links of root, with time zero, in the order given.
+Only what an initramfs of ours holds: folders and files of root, with time zero, in the order given.
 """
 
 from __future__ import annotations
@@ -21,9 +21,6 @@ class CpioWriter:
 
     def add_file(self, name: str, content: bytes, *, executable: bool) -> None:
         self._add(name, stat.S_IFREG | (0o755 if executable else 0o644), content)
-
-    def add_link(self, name: str, target: str) -> None:
-        self._add(name, stat.S_IFLNK | 0o777, target.encode())
 
     def close(self) -> None:
         self._add("TRAILER!!!", 0, b"")

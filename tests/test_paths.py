@@ -13,11 +13,11 @@ from banger.paths import Paths, ensure_private
 
 
 def test_folders_are_those_of_the_xdg_specification() -> None:
-    paths = Paths.from_environment({"HOME": "/home/me", "XDG_RUNTIME_DIR": "/run/user/7"})
+    paths = Paths.from_environment({"HOME": "/home/me", "XDG_RUNTIME_DIR": "/run/mine"})
     assert paths.config == Path("/home/me/.config/banger")
     assert paths.state == Path("/home/me/.local/state/banger")
     assert paths.store == Path("/home/me/.cache/banger")
-    assert paths.runtime == Path("/run/user/7/banger")
+    assert paths.runtime == Path("/run/mine/banger")
     assert paths.machines == Path("/home/me/.local/state/banger/vms")
 
 
@@ -71,3 +71,8 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BangerError) as caught:
         ensure_private(tmp_path / "folder")
     assert caught.value.reason is Reason.NO_PERMISSION
+
+
+def test_sockets_do_not_lie_where_the_end_of_a_session_removes_them() -> None:
+    with_session = Paths.from_environment({"HOME": "/home/me", "XDG_RUNTIME_DIR": "/run/user/7"})
+    assert with_session.runtime == Paths.from_environment({"HOME": "/home/me"}).runtime
