@@ -26,6 +26,10 @@ class Reason(StrEnum):
     MONITOR_DIED = "monitor-died"
     GUEST = "guest"
     CHANGED = "changed"
+    NETWORK = "network"
+    UNAUTHORIZED = "unauthorized"
+    TOO_LARGE = "too-large"
+    IN_USE = "in-use"
 
 
 class BangerError(Exception):
