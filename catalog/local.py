@@ -25,7 +25,7 @@ from cache import Digest, Object, Record, Store, format_record, parse_record
 from cache.failures import explained
 from cache.files import make_folder, sync_folder
 from cache.temporary import remove_stale, temporary_folder
-from catalog.names import nearest, parse_name
+from catalog.names import format_folder, nearest
 
 _FORMAT = 1
 
@@ -67,7 +67,9 @@ class Names:
 
     def find(self, name: str) -> Named | None:
         """None for a name that is not there; an unreadable manifest is an error, not a miss."""
-        folder = self.folder / parse_name(name, self.what)
+        return self._read(self.folder / format_folder(name, self.what), name)
+
+    def _read(self, folder: Path, name: str) -> Named | None:
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
         except FileNotFoundError:
@@ -84,7 +86,7 @@ class Names:
             )
         try:
             return Named(
-                name=name,
+                name=manifest.get("name", name),
                 folder=folder,
                 files={role: Object(Digest(made[0]), made[1]) for role, made in manifest["files"].items()},
                 records={
@@ -113,7 +115,7 @@ class Names:
         for folder in sorted(self.folder.iterdir()):
             # One with a leading dot is being made, or was when somebody died.
             if not folder.name.startswith(".") and (folder / "manifest.json").exists():
-                found = self.find(folder.name)
+                found = self._read(folder, folder.name)
                 if found is not None:
                     yield found
 
@@ -126,9 +128,10 @@ class Names:
         details: Mapping[str, Any],
     ) -> Named:
         """Give objects a name, or move a name to other objects: wholly, or not at all when the disk refuses."""
-        folder = self.folder / parse_name(name, self.what)
+        folder = self.folder / format_folder(name, self.what)
         manifest = {
             "format": _FORMAT,
+            "name": name,
             "files": {role: [made.digest, made.size_bytes] for role, made in files.items()},
             "records": {key: format_record(record).decode("utf-8", "surrogatepass") for key, record in records.items()},
             "details": dict(details),
@@ -154,11 +157,21 @@ class Names:
                     unfinished.rmdir()
         return self.get(name)
 
+    def remove(self, name: str) -> None:
+        """Take a name away, with its files; objects that nobody else holds stay in the store until it is cleaned."""
+        folder = self.get(name).folder
+        unfinished = self.folder / ".unfinished"
+        with explained(f"remove the {self.what} {name!r}", self.folder), temporary_folder(unfinished) as work:
+            folder.rename(work / "old")
+            sync_folder(self.folder)
+        with contextlib.suppress(OSError):
+            unfinished.rmdir()
+
     def _damaged(self, name: str) -> BangerError:
         return BangerError(
             f"the manifest of {self.what} {name!r} is damaged",
             reason=Reason.CORRUPT,
-            hint=f"remove {self.folder / name} and build it again",
+            hint=f"remove {self.folder / format_folder(name, self.what)} and build it again",
         )
 
 

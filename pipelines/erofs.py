@@ -29,5 +29,14 @@ def make_erofs_from_file(job: Job, output: str, tar: Path, epoch: int) -> None:
     job.take(output, image)
 
 
+def plan_mkfs_from_stream(image: Path) -> list[str]:
+    """The command that makes an EROFS image of a tar on its stdin. Times are the entries' own; none is that of now.
+
+    The data is laid out in the order of the stream.
+    """
+    return ["mkfs.erofs", *_options(), "--quiet", "-T0", "--mkfs-time", "--sort=none", "--tar=f", str(image)]
+
+
 def _options() -> list[str]:
-    return ["-d1", "-zlz4", "-U", _UUID]
+    # Clusters of 16 KiB instead of 4: smaller, and quicker to make, by a tenth and a third (benchmarks/oci.py).
+    return ["-d1", "-zlz4", "-C16384", "-U", _UUID]

@@ -77,6 +77,45 @@ def test_a_name_that_is_no_folder_name_is_refused(names: Names, store: Store, na
     assert not names.folder.exists()
 
 
+REFERENCES = (
+    "debian:12",
+    "[::1]:5000/team/app:v1",
+    "Example.com/a/b:T",
+    "ghcr.io/" + "a" * 200 + ":x",
+    "debian@sha256:" + "0" * 64,
+    "debian@sha256:" + "1" * 64,
+    "ghcr.io/" + "long/" * 30 + "x@sha256:" + "2" * 64,
+)
+
+
+def test_references_of_registries_are_names_each_with_a_folder_of_its_own(names: Names, store: Store) -> None:
+    for reference in REFERENCES:
+        _put(names, store, reference)
+    assert {each.name for each in names.list()} == set(REFERENCES)
+    folders = [names.get(reference).folder for reference in REFERENCES]
+    assert len(set(folders)) == len(REFERENCES)
+    assert all(folder.parent == names.folder for folder in folders)
+
+
+@pytest.mark.parametrize("name", ["../x:1", "/x:1", "-x:1", "a b:1", "a:\n", "%2e%2e:x", "a:" + "x" * 800, ":", "@"])
+def test_what_only_looks_like_a_reference_is_refused(names: Names, name: str) -> None:
+    with pytest.raises(BangerError) as caught:
+        names.find(name)
+    assert caught.value.reason is Reason.BAD_INPUT
+
+
+def test_a_removed_name_is_gone_with_its_files_and_its_objects_stay(names: Names, store: Store) -> None:
+    named = _put(names, store, "debian:12")
+    names.remove("debian:12")
+    assert names.find("debian:12") is None
+    assert not named.folder.exists()
+    assert list(names.folder.iterdir()) == []
+    assert all(store.has(made) for made in named.files.values())
+    with pytest.raises(BangerError) as caught:
+        names.remove("debian:12")
+    assert caught.value.reason is Reason.NOT_FOUND
+
+
 def test_a_name_moves_to_other_content_as_a_whole(names: Names, store: Store) -> None:
     _put(names, store, content=b"old")
     _put(names, store, content=b"new")

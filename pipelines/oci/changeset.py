@@ -1,0 +1,217 @@
+"""Layers laid over each other: one tree from the entries of all, by the rules of image-spec, layer.md.
+
+Only metadata is looked at. The result says of each file which layer holds its content, and where in it. Paths are
+only ever followed inside the tree: a link in the middle of one leads where it would lead inside the image, and one
+that climbs above the root is refused, for entries, whiteouts and hard links alike.
+
+What the spec leaves open is as the tools do it that unpack layer after layer onto a disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from banger.errors import BangerError, Reason
+from pipelines.oci.tar import Entry, Kind
+
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
+# aufs keeps books of its own under such names; they never were part of an image.
+_AUFS = ".wh..wh."
+_MAX_LINKS = 40
+_MAX_COMPONENT_BYTES = 255
+_MAX_PATH_BYTES = 4095
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """What a path stands for: an inode. Several names of one file share one node. `layer` counts from 0, below."""
+
+    entry: Entry
+    layer: int
+    children: dict[str, Node] = field(default_factory=dict)
+
+    @property
+    def is_folder(self) -> bool:
+        return self.entry.kind is Kind.FOLDER
+
+
+def merge(layers: Iterable[Iterable[Entry]]) -> Node:
+    """The root of the tree that the layers give, from the lowest to the topmost."""
+    tree = Tree()
+    for number, entries in enumerate(layers):
+        tree.apply(number, entries)
+    return tree.root
+
+
+def find_folder(root: Node, path: str) -> Node | None:
+    """The folder that a path leads to, links followed inside the tree."""
+    tree = Tree()
+    tree.root = root
+    found = tree.find_parent([*split_path(path), ""])
+    return None if found is None else found[0]
+
+
+class Tree:
+    """The layers so far. `root` has no entry until one comes: then it belongs to root, mode 0755."""
+
+    def __init__(self) -> None:
+        self.root = Node(Entry("", Kind.FOLDER), 0)
+        # What the layer being applied has made, with all folders above it: its whiteouts do not reach that.
+        self._fresh: set[tuple[str, ...]] = set()
+        self._layer = 0
+
+    def apply(self, layer: int, entries: Iterable[Entry]) -> None:
+        """layer.md, "Applying Changesets"."""
+        self._layer = layer
+        self._fresh = set()
+        for entry in entries:
+            path = split_path(entry.path)
+            if not path:
+                self._change_root(entry)
+            elif path[-1].startswith(_WHITEOUT) or any(part.startswith(_AUFS) for part in path):
+                self._white_out(path)
+            else:
+                self._add(path, entry)
+
+    def _change_root(self, entry: Entry) -> None:
+        if entry.kind is not Kind.FOLDER:
+            raise _bad("the layer's root is not a folder")
+        self.root.entry = entry
+
+    def _add(self, path: list[str], entry: Entry) -> None:
+        """layer.md, "Additions and Modifications": what was there goes, but for the content of a folder."""
+        parent, place = self._make_parent(path)
+        name = path[-1]
+        if entry.kind is Kind.LINK:
+            node = self._get_link_target(entry, parent, name)
+        else:
+            node = Node(entry, self._layer)
+            before = parent.children.get(name)
+            if before is not None and before.is_folder and node.is_folder:
+                node.children = before.children
+        parent.children[name] = node
+        self._mark((*place, name))
+
+    def _get_link_target(self, entry: Entry, parent: Node, name: str) -> Node:
+        """A hard link is one more name of what its target stands for now. Links are not followed in the last part."""
+        target = split_path(entry.target.lstrip("/"))
+        found = self.find_parent(target) if target else None
+        node = found[0].children.get(target[-1]) if found is not None else None
+        if node is None or (found is not None and found[0] is parent and target[-1] == name):
+            raise _bad(f"the hard link {_short(entry.path)} leads to {_short(entry.target)}, which is not there")
+        if node.is_folder:
+            raise _bad(f"the hard link {_short(entry.path)} leads to a folder")
+        return node
+
+    def _white_out(self, path: list[str]) -> None:
+        """layer.md, "Whiteouts" and "Opaque Whiteout": they hide what is below their layer, never what is in it."""
+        name = path[-1]
+        if name != _OPAQUE and any(part.startswith(_AUFS) for part in path):
+            return
+        hidden = name.removeprefix(_WHITEOUT)
+        if hidden in ("", ".", ".."):
+            raise _bad(f"the whiteout {_short('/'.join(path))} is of no file")
+        found = self.find_parent(path)
+        if found is None:
+            return
+        parent, place = found
+        if name == _OPAQUE:
+            for child in list(parent.children):
+                self._hide(parent, (*place, child))
+        elif hidden in parent.children:
+            self._hide(parent, (*place, hidden))
+
+    def _hide(self, parent: Node, place: tuple[str, ...]) -> None:
+        if place not in self._fresh:
+            del parent.children[place[-1]]
+            return
+        node = parent.children[place[-1]]
+        for child in list(node.children):
+            self._hide(node, (*place, child))
+
+    def _mark(self, place: tuple[str, ...]) -> None:
+        while place and place not in self._fresh:
+            self._fresh.add(place)
+            place = place[:-1]
+
+    def find_parent(self, path: list[str]) -> tuple[Node, tuple[str, ...]] | None:
+        """The folder that holds the last part of a path, and its own place; None when there is none."""
+        return self._walk(path[:-1], path, make=False)
+
+    def _make_parent(self, path: list[str]) -> tuple[Node, tuple[str, ...]]:
+        """Folders that no entry speaks of are made (mode 0755, root's, from 1970)."""
+        found = self._walk(path[:-1], path, make=True)
+        assert found is not None
+        return found
+
+    def _walk(self, folders: list[str], path: list[str], *, make: bool) -> tuple[Node, tuple[str, ...]] | None:
+        """The folder that a path leads to, and where it really is; None when it is not there."""
+        todo = folders[::-1]
+        nodes, place = [self.root], list[str]()
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                if not place:
+                    raise _bad(f"{_short('/'.join(path))} leads above the root of the image")
+                nodes.pop()
+                place.pop()
+                continue
+            node = nodes[-1].children.get(part)
+            if node is None:
+                if not make:
+                    return None
+                node = nodes[-1].children[part] = Node(Entry("/".join((*place, part)), Kind.FOLDER), self._layer)
+            elif node.entry.kind is Kind.SYMLINK:
+                links += 1
+                if links > _MAX_LINKS:
+                    raise _bad(f"{_short('/'.join(path))} goes through too many links")
+                if node.entry.target.startswith("/"):
+                    nodes, place = [self.root], []
+                todo += node.entry.target.split("/")[::-1]
+                continue
+            elif not node.is_folder:
+                if not make:
+                    return None
+                raise _bad(f"{_short('/'.join(path))} lies below a file")
+            nodes.append(node)
+            place.append(part)
+        return nodes[-1], tuple(place)
+
+
+def split_path(path: str) -> list[str]:
+    """The parts of an entry's name; none for the root. Refuses what would lead out of the image, or into no image."""
+    if path.startswith("/"):
+        raise _bad(f"the name {_short(path)} is absolute")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise _bad(f"the name {_short(path)} leads upwards")
+    if "\0" in path:
+        raise _bad(f"the name {_short(path)} holds a NUL")
+    if len(path.encode("utf-8", "surrogateescape")) > _MAX_PATH_BYTES or any(
+        len(part.encode("utf-8", "surrogateescape")) > _MAX_COMPONENT_BYTES for part in parts
+    ):
+        raise _bad(f"the name {_short(path)} is too long for a Linux filesystem")
+    return parts
+
+
+def list_nodes(root: Node) -> Iterator[tuple[str, Node]]:
+    """Every path but the root's, folders before their content, sorted by name."""
+    todo = [("", root)]
+    while todo:
+        path, node = todo.pop()
+        if path:
+            yield path, node
+        todo += [(f"{path}/{name}" if path else name, child) for name, child in sorted(node.children.items())[::-1]]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 100 else text[:100] + "…")
+
+
+def _bad(what: str) -> BangerError:
+    return BangerError(what, reason=Reason.BAD_INPUT, hint="the image is damaged, or not meant well")

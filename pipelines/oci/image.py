@@ -1,0 +1,112 @@
+"""Any OCI image as artifacts: what its reference stands for is resolved, its layers fetched, and flattened to disks.
+
+    resolve ─┬─ layer … ─┐
+             ├─ layer … ─┴─ rootfs, home
+             └─ config
+
+Resolving is the only step that asks what a tag is now. Which layers there are is known only after it, so it is run
+before the rest is planned. Nothing below it depends on where the image comes from, or on its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cache import Object, Store
+from pipelines.graph import build
+from pipelines.job import Job
+from pipelines.oci.layer import plan_layer
+from pipelines.oci.limits import Limits
+from pipelines.oci.manifest import Layer, resolve_image
+from pipelines.oci.rootfs import plan_rootfs
+from pipelines.oci.source import Descriptor, Source
+from pipelines.reporter import Reporter, Silent
+from pipelines.step import Artifact, Step
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reference stands for: `digest` of what the tag names, `manifest_digest` of the image chosen from it."""
+
+    reference: str
+    digest: str
+    manifest_digest: str
+    layers: tuple[Layer, ...]
+
+
+def plan_resolve(source: Source) -> Step:
+    """Outputs: `answer` (JSON) and `config`, the image's own configuration, as it is."""
+    return Step(
+        name=f"resolve:{source.reference}",
+        kind="oci-resolve",
+        version=1,
+        build=lambda job: _resolve(job, source),
+        outputs=("answer", "config"),
+        parameters={"reference": source.reference},
+        resolves=True,
+    )
+
+
+def _resolve(job: Job, source: Source) -> None:
+    found = resolve_image(source)
+    job.write_json(
+        "answer",
+        {
+            "reference": source.reference,
+            "digest": found.digest,
+            "manifest_digest": found.manifest_digest,
+            "layers": [
+                {
+                    "media_type": layer.descriptor.media_type,
+                    "digest": layer.descriptor.digest,
+                    "size_bytes": layer.descriptor.size_bytes,
+                    "diff_id": layer.diff_id,
+                }
+                for layer in found.layers
+            ],
+        },
+    )
+    with job.create("config") as sink:
+        sink.write(found.config)
+
+
+def resolve(store: Store, source: Source, reporter: Reporter) -> tuple[Step, Answer]:
+    """Ask now. The step is returned too: its `config` is one of the image's artifacts."""
+    step = plan_resolve(source)
+    graph = build(store, [step], reporter, refresh=True)
+    record = graph.record(step)
+    assert record is not None
+    found = json.loads(store.path(record.outputs["answer"]).read_bytes())
+    layers = tuple(
+        Layer(Descriptor(each["media_type"], each["digest"], each["size_bytes"]), each["diff_id"])
+        for each in found["layers"]
+    )
+    return step, Answer(found["reference"], found["digest"], found["manifest_digest"], layers)
+
+
+def plan_oci_image(name: str, resolved: Step, answer: Answer, source: Source, limits: Limits) -> dict[str, Artifact]:
+    """The artifacts of an image that was resolved: `rootfs`, `home` and `config`."""
+    steps: dict[str, Step] = {}
+    for layer in answer.layers:
+        # The same layer may come twice: an empty one often does.
+        steps.setdefault(f"{layer.diff_id} {layer.descriptor.digest}", plan_layer(layer, source, limits))
+    layers = [steps[f"{layer.diff_id} {layer.descriptor.digest}"] for layer in answer.layers]
+    return {**plan_rootfs(name, layers, limits), "config": resolved.output("config")}
+
+
+def build_oci_image(
+    store: Store, source: Source, limits: Limits | None = None, reporter: Reporter | None = None
+) -> Mapping[str, Object]:
+    """The objects of an image by role, built without giving it a name."""
+    limits, reporter = limits or Limits(), reporter or Silent()
+    step, answer = resolve(store, source, reporter)
+    artifacts = plan_oci_image("image", step, answer, source, limits)
+    graph = build(store, [artifact.step for artifact in artifacts.values()], reporter)
+    made = {}
+    for role, artifact in artifacts.items():
+        record = graph.record(artifact.step)
+        assert record is not None
+        made[role] = record.outputs[artifact.name]
+    return made

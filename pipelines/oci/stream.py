@@ -1,0 +1,197 @@
+"""Layers as streams: unpacking what travels compressed, and a cursor over the chunks that come out.
+
+Nothing is held but one chunk; who reads chooses what to keep. Decompression releases the interpreter's lock, so
+several layers unpack side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import zlib
+from collections.abc import Generator, Iterator
+from typing import Protocol
+
+from banger.errors import BangerError, Reason
+from pipelines.oci.limits import Limits
+
+CHUNK_BYTES = 1 << 20
+_CHUNKS_AHEAD = 8
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+
+
+class Reads(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Sink(Protocol):
+    def write(self, data: memoryview, /) -> object: ...
+
+
+def unpack(packed: Reads, limits: Limits, what: str) -> Iterator[bytes]:
+    """The chunks of a layer, whatever of gzip, zstd or nothing it is packed with.
+
+    Its own first bytes tell: media types are known to be wrong in the wild, and the diff id is checked in any case.
+    Raises CORRUPT for broken data and TOO_LARGE for a bomb.
+    """
+    first = packed.read(CHUNK_BYTES)
+    counted = _Counted(packed, first)
+    if first.startswith(_GZIP):
+        chunks = _gunzip(counted, what)
+    elif first.startswith(_ZSTD):
+        chunks = _unzstd(counted, what)
+    else:
+        chunks = iter(lambda: counted.read(CHUNK_BYTES), b"")
+    done = 0
+    for chunk in chunks:
+        done += len(chunk)
+        limits.check_size(done, what)
+        limits.check_ratio(counted.count, done, what)
+        yield chunk
+
+
+def read_ahead(chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """The same chunks, made by a thread of their own while those before them are being used."""
+    made: queue.Queue[bytes | BaseException] = queue.Queue(_CHUNKS_AHEAD)
+    is_over = threading.Event()
+
+    def make() -> None:
+        end: BaseException = StopIteration()
+        try:
+            for chunk in chunks:
+                made.put(chunk)
+                if is_over.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised again by who reads
+            end = error
+        made.put(end)
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while not isinstance(chunk := made.get(), BaseException):
+            yield chunk
+        if not isinstance(chunk, StopIteration):
+            raise chunk
+    finally:
+        is_over.set()
+        # It may wait for room.
+        while thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                made.get(timeout=0.01)
+
+
+class _Counted:
+    def __init__(self, source: Reads, first: bytes) -> None:
+        self._source = source
+        self._first = first
+        self.count = 0
+
+    def read(self, size: int) -> bytes:
+        data, self._first = self._first or self._source.read(size), b""
+        self.count += len(data)
+        return data
+
+
+def _gunzip(packed: Reads, what: str) -> Iterator[bytes]:
+    """All members of a gzip file (RFC 1952, 2.2), then nothing but zeros, as tools pad with."""
+    from isal import isal_zlib
+
+    data = packed.read(CHUNK_BYTES)
+    while data:
+        inflater = isal_zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        while not inflater.eof:
+            data = data or packed.read(CHUNK_BYTES)
+            try:
+                chunk = inflater.decompress(data, CHUNK_BYTES)
+            except isal_zlib.error as error:
+                raise _broken(what, str(error)) from error
+            if chunk:
+                yield chunk
+            elif not data and not inflater.eof:
+                raise _broken(what, "it ends too early")
+            data = inflater.unconsumed_tail
+        data = inflater.unused_data or packed.read(CHUNK_BYTES)
+        while data and not data.startswith(_GZIP):
+            if data.strip(b"\0") and not (len(data) < len(_GZIP) and _GZIP.startswith(data)):
+                raise _broken(what, "something stands after its end")
+            more = packed.read(CHUNK_BYTES)
+            if not more and data.strip(b"\0"):
+                raise _broken(what, "it ends too early")
+            data = (data if data.strip(b"\0") else b"") + more
+
+
+def _unzstd(packed: Reads, what: str) -> Iterator[bytes]:
+    """All frames (RFC 8878, 3.1), with windows up to 128 MiB, which is what `zstd --ultra` makes."""
+    import zstandard
+
+    reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(packed, read_across_frames=True)  # type: ignore[arg-type]
+    try:
+        while chunk := reader.read(CHUNK_BYTES):
+            yield chunk
+    except zstandard.ZstdError as error:
+        raise _broken(what, str(error)) from error
+
+
+def _broken(what: str, why: str) -> BangerError:
+    return BangerError(f"{what} is damaged: {why}", reason=Reason.CORRUPT)
+
+
+class Cursor:
+    """A place in a stream that only moves forward. `position` counts bytes from its beginning."""
+
+    def __init__(self, chunks: Iterator[bytes], what: str) -> None:
+        self._chunks = chunks
+        self._what = what
+        self._chunk = memoryview(b"")
+        self.position = 0
+
+    def take(self, size: int) -> bytes:
+        """Exactly `size` bytes, which must be few. CORRUPT when the stream ends before."""
+        if len(self._chunk) >= size:
+            taken = bytes(self._chunk[:size])
+            self._chunk = self._chunk[size:]
+            self.position += size
+            return taken
+        parts = bytearray()
+        for part in self._parts(size):
+            parts += part
+        return bytes(parts)
+
+    def take_block(self, size: int) -> bytes | None:
+        """As `take`, but None at the very end of the stream."""
+        return self.take(size) if self._fill() else None
+
+    def skip(self, size: int) -> None:
+        for _part in self._parts(size):
+            pass
+
+    def copy(self, size: int, *sinks: Sink) -> None:
+        for part in self._parts(size):
+            for sink in sinks:
+                sink.write(part)
+
+    def drain(self) -> None:
+        """Read what is left, so that it is hashed."""
+        while self._fill():
+            self.position += len(self._chunk)
+            self._chunk = memoryview(b"")
+
+    def _parts(self, size: int) -> Iterator[memoryview]:
+        while size:
+            if not self._fill():
+                raise _broken(self._what, "it ends in the middle of an entry")
+            part = self._chunk[:size]
+            self._chunk = self._chunk[len(part) :]
+            self.position += len(part)
+            size -= len(part)
+            yield part
+
+    def _fill(self) -> bool:
+        while not self._chunk:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return False
+            self._chunk = memoryview(chunk)
+        return True
