@@ -14,6 +14,7 @@ from banger.errors import BangerError, Reason
 from banger.paths import Paths
 from banger.sizes import format_mib, parse_mib
 from catalog.names import nearest
+from pipelines.oci.registry import RegistryOptions
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _MIB = 1 << 20
@@ -23,8 +24,20 @@ MAX_VCPUS = 32
 MAX_MEMORY_MIB = 1 << 20
 # What ext4 holds with blocks of 4 KiB and 32-bit numbers: 16 TiB.
 MAX_DISK_MIB = 1 << 24
-_KEYS = ("default_image_name", "debian_mirror", "firecracker_bin", "kvm", "ssh_key_path", "vm_defaults", "vmm")
+DEFAULT_MAX_IMAGE_MIB = 64 << 10
+_KEYS = (
+    "default_image_name",
+    "debian_mirror",
+    "firecracker_bin",
+    "kvm",
+    "max_image_size",
+    "registry",
+    "ssh_key_path",
+    "vm_defaults",
+    "vmm",
+)
 _DEFAULTS_KEYS = ("disk_size", "memory_mib", "vcpu")
+_REGISTRY_KEYS = ("ca", "host", "insecure", "password", "username")
 
 
 class VmmChoice(StrEnum):
@@ -43,12 +56,14 @@ class KvmChoice(StrEnum):
 
 @dataclass(frozen=True)
 class Settings:
-    """Effective values. `ssh_key_path` None means a key of banger's own."""
+    """Effective values. `ssh_key_path` None means a key of banger's own; `registries` go by host."""
 
     default_image_name: str
     debian_mirror: str | None
     firecracker_bin: str
     kvm: KvmChoice
+    max_image_mib: int
+    registries: Mapping[str, RegistryOptions]
     ssh_key_path: Path | None
     vmm: VmmChoice
     vcpus: int
@@ -84,6 +99,8 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
         debian_mirror=_mirror(values),
         firecracker_bin=_text(values, "firecracker_bin") or "firecracker",
         kvm=_one_of(values, "kvm", KvmChoice.AUTO),
+        max_image_mib=_image_size(values) or DEFAULT_MAX_IMAGE_MIB,
+        registries={entry.host: entry for entry in _registries(values)},
         ssh_key_path=_key_path(values),
         vmm=_one_of(values, "vmm", VmmChoice.AUTO),
         vcpus=_number(defaults, "vcpu", 1, MAX_VCPUS) or min(4, max(1, (os.cpu_count() or 1) // 4)),
@@ -108,10 +125,10 @@ def _bad(key: str, what: str) -> BangerError:
     return BangerError(f"{key} {what}", reason=Reason.BAD_INPUT)
 
 
-def _text(values: Mapping[str, Any], key: str) -> str | None:
+def _text(values: Mapping[str, Any], key: str, prefix: str = "") -> str | None:
     value = values.get(key)
     if value is not None and (not isinstance(value, str) or not value):
-        raise _bad(key, "must be a text that is not empty")
+        raise _bad(prefix + key, "must be a text that is not empty")
     return value
 
 
@@ -134,6 +151,47 @@ def _disk(values: Mapping[str, Any]) -> int | None:
     if not MIN_DISK_MIB <= size_mib <= MAX_DISK_MIB:
         raise _bad("vm_defaults.disk_size", f"must be from {format_mib(MIN_DISK_MIB)} to {format_mib(MAX_DISK_MIB)}")
     return size_mib
+
+
+def _image_size(values: Mapping[str, Any]) -> int | None:
+    value = values.get("max_image_size")
+    if value is None:
+        return None
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise _bad("max_image_size", 'must be a size such as "64G"')
+    try:
+        return parse_mib(str(value))
+    except BangerError as error:
+        raise BangerError(f"max_image_size: {error.message}", reason=error.reason, hint=error.hint) from error
+
+
+def _registries(values: Mapping[str, Any]) -> list[RegistryOptions]:
+    """The tables [[registry]], one for each host. Whether a host or a CA is there shows when it is used."""
+    entries = values.get("registry", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise _bad("registry", "is a list of tables: write [[registry]]")
+    found: dict[str, RegistryOptions] = {}
+    for number, entry in enumerate(entries, 1):
+        prefix = f"registry[{number}]."
+        _refuse_unknown(entry, _REGISTRY_KEYS, prefix)
+        host = _text(entry, "host", prefix)
+        if host is None or "/" in host or any(sign.isspace() for sign in host):
+            raise _bad(f"{prefix}host", 'must be the host of a registry, such as "registry.example.com:5000"')
+        if host in found:
+            raise _bad(f"{prefix}host", f"{host!r} comes twice")
+        username, password = _text(entry, "username", prefix), _text(entry, "password", prefix)
+        if (username is None) != (password is None):
+            raise _bad(f"{prefix}username", "and password go together")
+        ca = _text(entry, "ca", prefix)
+        if ca is not None and not ca.startswith(("/", "~/")):
+            raise _bad(f"{prefix}ca", f"{ca!r} is relative")
+        insecure = entry.get("insecure", False)
+        if not isinstance(insecure, bool):
+            raise _bad(f"{prefix}insecure", "must be true or false")
+        found[host] = RegistryOptions(
+            host, username or "", password or "", None if ca is None else Path(ca).expanduser(), insecure
+        )
+    return list(found.values())
 
 
 def _one_of(values: Mapping[str, Any], key: str, default: _Choice) -> _Choice:

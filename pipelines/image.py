@@ -49,7 +49,7 @@ def plan_rootfs(name: str, system: Artifact, lock: Artifact) -> dict[str, Artifa
     rootfs = Step(
         name=f"rootfs:{name}",
         kind="rootfs",
-        version=1,
+        version=2,
         build=lambda job: make_erofs_from_file(job, "rootfs", job.input("system"), job.read_json("lock")["epoch"]),
         outputs=("rootfs",),
         inputs={"system": system, "lock": lock},

@@ -1,17 +1,22 @@
 """From a name to what must be built: the artifacts of images and kernels, and the step that gives them their name.
 
-A name that is here already stands for exactly what it stood for when it was made, whatever its recipe or its suite
-say today, until somebody asks to build it again. So nothing is asked of the network for it.
+A name that is here already stands for exactly what it stood for when it was made, whatever its recipe, its suite or
+its registry say today, until somebody asks to build it again. So nothing is asked of the network for it.
+
+Any other name of an image is that of a recipe, or else a reference into a registry, or a place on this host
+(`pipelines/oci/sources.py`). What layers a reference stands for is asked while planning: the rest depends on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import IO
 
 from banger.errors import BangerError, Reason
 from cache import Digest, Store, key_of
-from catalog.kernels import get_kernel_recipe
+from catalog.kernels import DEFAULT_KERNEL, get_kernel_recipe
 from catalog.local import Named, Names
 from catalog.names import nearest
 from catalog.recipes import find_recipe, list_recipe_names
@@ -19,9 +24,16 @@ from pipelines.image import plan_recipe_image
 from pipelines.initramfs import runtime_version
 from pipelines.job import Job
 from pipelines.kernel import plan_kernel
+from pipelines.oci.image import plan_oci_image, resolve
+from pipelines.oci.limits import Limits
+from pipelines.oci.registry import RegistryOptions
+from pipelines.oci.sources import find_familiar_name, is_local, open_source
+from pipelines.reporter import Reporter, Silent
 from pipelines.step import Artifact, Effect, Result, Step
 
-IMAGE_ROLES = ("rootfs", "home")
+# `config` is the configuration that came with an OCI image; others have none.
+IMAGE_ROLES = ("rootfs", "home", "config")
+_NEARLY = 0.85
 KERNEL_ROLES = ("vmlinux", "modules", "initramfs")
 
 
@@ -35,27 +47,84 @@ class Target:
     details: Mapping[str, str]
 
 
+@dataclass(frozen=True)
 class Targets:
-    """Plans by name, over what is local and what the catalog knows. Planning touches no network."""
+    """Plans by name, over what is local, what the catalog knows, and what registries have.
 
-    def __init__(self, store: Store, images: Names, kernels: Names, debian_mirror: str | None = None) -> None:
-        self.store = store
-        self.images = images
-        self.kernels = kernels
-        self.debian_mirror = debian_mirror
+    `stdin` is what the image `-` is read from. `reporter` is told of what is asked while planning.
+    """
 
-    def plan_image(self, name: str, *, anew: bool = False) -> Target:
-        """With `anew`, from the recipe even when the name is here."""
-        local = None if anew else self.images.find(name)
-        if local is not None:
+    store: Store
+    images: Names
+    kernels: Names
+    debian_mirror: str | None = None
+    registries: Mapping[str, RegistryOptions] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    reporter: Reporter = field(default_factory=Silent)
+    stdin: IO[bytes] | None = None
+
+    def find_image(self, text: str) -> Named | None:
+        """What is here under a name or a reference, however that is written: `docker.io/library/debian:12`."""
+        if is_local(text):
+            return None
+        familiar = find_familiar_name(text)
+        # A word without a tag is a name first, whoever gave it, and then the reference that it may be.
+        own = self.images.find(text) if familiar is None or ":" not in text else None
+        return own or (self.images.find(familiar) if familiar is not None else None)
+
+    def plan_image(
+        self, text: str, *, anew: bool = False, name: str | None = None, kernel: str | None = None
+    ) -> Target:
+        """With `anew`, from where it comes from even when it is here. `name` and `kernel` are the user's choice."""
+        if kernel is not None:
+            # It is refused now rather than when a machine is made.
+            self.plan_kernel(kernel)
+        local = self.find_image(text)
+        if local is not None and not anew:
             return self._plan_local(local, IMAGE_ROLES, self.images)
-        recipe = find_recipe(name)
-        if recipe is None:
-            known = {*list_recipe_names(), *(each.name for each in self.images.list())}
-            raise BangerError(f"there is no image {name!r}", reason=Reason.NOT_FOUND, hint=nearest(name, known))
-        artifacts = plan_recipe_image(recipe, self.debian_mirror)
-        details = {"kernel": recipe.kernel, "summary": recipe.summary, "distro": recipe.distro, "source": "recipe"}
-        return self._plan_named(name, artifacts, details, self.images)
+        recipe = find_recipe(text)
+        if recipe is not None:
+            artifacts = plan_recipe_image(recipe, self.debian_mirror)
+            details = {"kernel": kernel or recipe.kernel, "summary": recipe.summary, "distro": recipe.distro}
+            return self._plan_named(name or text, artifacts, {**details, "source": "recipe"}, self.images)
+        if local is not None and local.name == text and local.details.get("source") == "oci":
+            # Built again under the name it was given.
+            return self._plan_oci(local.details["reference"], name or text, kernel or local.details["kernel"])
+        return self._plan_oci(text, name, kernel)
+
+    def _plan_oci(self, text: str, name: str | None, kernel: str | None) -> Target:
+        self._refuse_mistyped(text)
+        source = open_source(text, self.registries, self.limits, self.store.root, self.stdin)
+        resolved, answer = resolve(self.store, source, self.reporter)
+        name = name or source.name or f"image-{answer.digest.partition(':')[2][:12]}"
+        before = self.images.find(name)
+        if before is not None and "digest" in before.details:
+            self._tell_whether_it_moved(name, before.details["digest"], answer.digest)
+        kernel = kernel or (before.details.get("kernel") if before is not None else None) or DEFAULT_KERNEL
+        details = {
+            "kernel": kernel,
+            "source": "oci",
+            "reference": answer.reference,
+            "digest": answer.digest,
+            "manifest_digest": answer.manifest_digest,
+        }
+        return self._plan_named(name, plan_oci_image(name, resolved, answer, source, self.limits), details, self.images)
+
+    def _refuse_mistyped(self, text: str) -> None:
+        """A word that is nearly a name is taken for that: nobody shall run a stranger's image by a slip of a finger."""
+        known = {*list_recipe_names(), *(each.name for each in self.images.list())}
+        if "/" not in text and get_close_matches(text, known - {text}, n=1, cutoff=_NEARLY):
+            raise BangerError(
+                f"there is no image {text!r}",
+                reason=Reason.NOT_FOUND,
+                hint=f"{nearest(text, known)} (if not: docker.io/library/{text})",
+            )
+
+    def _tell_whether_it_moved(self, name: str, old: str, new: str) -> None:
+        if old == new:
+            self.reporter.note(f"{name} is still {new[:19]}")
+        else:
+            self.reporter.note(f"{name} has moved: it was {old[:19]}, it is {new[:19]}")
 
     def plan_kernel(self, name: str, *, anew: bool = False) -> Target:
         local = None if anew else self.kernels.find(name)
@@ -71,8 +140,10 @@ class Targets:
     ) -> Target:
         def is_named(digests: Mapping[str, Digest]) -> bool:
             local = names.find(name)
-            return local is not None and all(
-                role in local.files and local.files[role].digest == digest for role, digest in digests.items()
+            return (
+                local is not None
+                and local.details == details
+                and all(role in local.files and local.files[role].digest == digest for role, digest in digests.items())
             )
 
         def give_name(results: Mapping[str, Result]) -> None:

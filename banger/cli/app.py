@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -63,11 +64,10 @@ class App:
         lifecycle.remove_half_made(machines)
         return machines
 
-    @property
-    def targets(self) -> Targets:
-        from pipelines.targets import Targets
+    def targets(self, reporter: Reporter) -> Targets:
+        from banger.targets import make_targets
 
-        return Targets(self.store, self.paths.images, self.paths.kernels, self.settings.debian_mirror)
+        return make_targets(self.paths, self.settings, self.store, reporter, sys.stdin.buffer)
 
     def reporter(self, as_json: bool = False) -> Reporter:
         from banger.cli.progress import make_reporter

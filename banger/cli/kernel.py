@@ -19,7 +19,7 @@ def kernel() -> None:
 @pass_app
 def list_(app: App, as_json: bool) -> None:
     """List the kernels that are here."""
-    print_names(app.paths.kernels, "source", as_json)
+    print_names(app.paths.kernels, {"SOURCE": lambda each: str(each.details.get("source", ""))}, as_json)
 
 
 @kernel.command()
@@ -28,4 +28,4 @@ def list_(app: App, as_json: bool) -> None:
 @pass_app
 def build(app: App, name: str, as_json: bool) -> None:
     """Build a kernel and its guest runtime anew, asking what its packages are now."""
-    build_anew(app, app.targets.plan_kernel(name, anew=True), app.paths.kernels, as_json)
+    build_anew(app, lambda targets: targets.plan_kernel(name, anew=True), app.paths.kernels, as_json)

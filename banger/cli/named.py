@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,28 +12,37 @@ from banger.cli.app import App
 from banger.cli.output import format_age, format_time, print_json, print_table
 from banger.sizes import format_bytes
 from catalog.local import Named, Names
-from pipelines.targets import Target
+
+if TYPE_CHECKING:
+    from pipelines.targets import Target, Targets
 
 
-def print_names(names: Names, detail: str, as_json: bool) -> None:
-    """A table with one of the details as its own column, or everything as JSON."""
+def print_names(names: Names, columns: Mapping[str, Callable[[Named], str]], as_json: bool) -> None:
+    """A table with columns of the kind's own, or everything as JSON."""
     found = list(names.list())
     if as_json:
         print_json([describe(each) for each in found])
         return
     now = time.time()
     rows = [
-        (each.name, format_bytes(each.size_bytes), str(each.details.get(detail, "")), format_age(now - each.made_at))
+        (
+            each.name,
+            format_bytes(each.size_bytes),
+            *(column(each) for column in columns.values()),
+            format_age(now - each.made_at),
+        )
         for each in found
     ]
-    print_table(("NAME", "SIZE", detail.upper(), "AGE"), rows)
+    print_table(("NAME", "SIZE", *columns, "AGE"), rows)
 
 
-def build_anew(app: App, target: Target, names: Names, as_json: bool) -> None:
+def build_anew(app: App, plan: Callable[[Targets], Target], names: Names, as_json: bool) -> None:
     """Build a target whatever is here under its name, and print what came of it."""
     from pipelines.graph import build
 
-    build(app.store, [target.naming], app.reporter(as_json), refresh=True)
+    reporter = app.reporter(as_json)
+    target = plan(app.targets(reporter))
+    build(app.store, [target.naming], reporter, refresh=True)
     made = names.get(target.name)
     if as_json:
         print_json(describe(made))

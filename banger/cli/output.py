@@ -15,7 +15,8 @@ from banger.run import printable
 
 
 def print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    # ASCII: labels of images may hold what moves a terminal's cursor, or is no character at all.
+    click.echo(json.dumps(value, indent=2))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

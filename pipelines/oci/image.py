@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cache import Object, Store
 from pipelines.graph import build
@@ -93,7 +93,9 @@ def plan_oci_image(name: str, resolved: Step, answer: Answer, source: Source, li
         # The same layer may come twice: an empty one often does.
         steps.setdefault(f"{layer.diff_id} {layer.descriptor.digest}", plan_layer(layer, source, limits))
     layers = [steps[f"{layer.diff_id} {layer.descriptor.digest}"] for layer in answer.layers]
-    return {**plan_rootfs(name, layers, limits), "config": resolved.output("config")}
+    # It was asked a moment ago, and is not asked again with all that a build asks anew.
+    config = replace(resolved, resolves=False).output("config")
+    return {**plan_rootfs(name, layers, limits), "config": config}
 
 
 def build_oci_image(

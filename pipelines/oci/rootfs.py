@@ -127,7 +127,7 @@ def _mkfs_erofs(image: Path) -> Iterator[IO[bytes]]:
         try:
             with io.BufferedWriter(io.FileIO(os.dup(child.stdin.fileno()), "w"), CHUNK_BYTES) as sink:
                 child.stdin.close()
-                yield sink  # type: ignore[misc]
+                yield sink
         except BrokenPipeError:
             # It ended early, and says why itself.
             pass

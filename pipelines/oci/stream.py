@@ -53,27 +53,29 @@ def unpack(packed: Reads, limits: Limits, what: str) -> Iterator[bytes]:
 
 def read_ahead(chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
     """The same chunks, made by a thread of their own while those before them are being used."""
-    made: queue.Queue[bytes | BaseException] = queue.Queue(_CHUNKS_AHEAD)
+    made: queue.Queue[tuple[bytes, BaseException | None]] = queue.Queue(_CHUNKS_AHEAD)
     is_over = threading.Event()
 
     def make() -> None:
-        end: BaseException = StopIteration()
         try:
             for chunk in chunks:
-                made.put(chunk)
+                made.put((chunk, None))
                 if is_over.is_set():
                     return
         except BaseException as error:  # noqa: BLE001 - raised again by who reads
-            end = error
-        made.put(end)
+            made.put((b"", error))
+        made.put((b"", None))
 
     thread = threading.Thread(target=make, daemon=True)
     thread.start()
     try:
-        while not isinstance(chunk := made.get(), BaseException):
+        while True:
+            chunk, failure = made.get()
+            if failure is not None:
+                raise failure
+            if not chunk:
+                return
             yield chunk
-        if not isinstance(chunk, StopIteration):
-            raise chunk
     finally:
         is_over.set()
         # It may wait for room.
@@ -105,7 +107,7 @@ def _gunzip(packed: Reads, what: str) -> Iterator[bytes]:
             data = data or packed.read(CHUNK_BYTES)
             try:
                 chunk = inflater.decompress(data, CHUNK_BYTES)
-            except isal_zlib.error as error:
+            except isal_zlib.error as error:  # type: ignore[misc]
                 raise _broken(what, str(error)) from error
             if chunk:
                 yield chunk

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from conftest import Cli
 
 _BAD_OPTIONS = [
-    ["--image", "no-such-image"],
+    ["--image", "debian-bokworm"],
     ["--image", "../x"],
     ["--image", "Debian"],
     ["--kernel", "no-such-kernel"],
@@ -49,6 +49,12 @@ def _is_refusal(cli: Cli, *words: str) -> str:
     assert "Traceback" not in done.stderr
     assert cli.left() == set()
     return refusal
+
+
+@pytest.mark.parametrize("image", ["oci:missing", "oci-archive:missing", "docker-archive:missing:x", "oci:", "-"])
+def test_an_image_on_this_host_that_is_none_is_refused(cli: Cli, image: str) -> None:
+    for words in (["vm", "create", "--image", image], ["image", "build", image]):
+        _is_refusal(cli, *words)
 
 
 @pytest.mark.parametrize("options", _BAD_OPTIONS, ids=" ".join)
@@ -121,13 +127,13 @@ def test_a_configuration_that_is_not_toml_is_refused(cli: Cli) -> None:
 
 
 def test_an_image_that_is_not_known_is_not_built(cli: Cli) -> None:
-    _is_refusal(cli, "image", "build", "no-such-image")
+    _is_refusal(cli, "image", "build", "debian-bokworm")
     assert "did you mean 'debian-bookworm'?" in cli.run("image", "build", "debian-bookwor").stderr
 
 
 @pytest.mark.parametrize(
     "words",
-    [["nope"], ["vm", "nope"], ["vm", "run", "--nope"], ["vm", "show"], ["vm", "run", "--"], ["vm", "exec", "box"]],
+    [["debian-bokworm"], ["vm", "nope"], ["vm", "run", "--nope"], ["vm", "show"], ["vm", "run", "--"], ["vm", "exec", "box"]],
     ids=" ".join,
 )
 def test_a_misuse_of_the_command_line_has_status_two(cli: Cli, words: list[str]) -> None:
@@ -143,8 +149,8 @@ def test_a_misuse_of_the_command_line_has_status_two(cli: Cli, words: list[str])
     [
         (["vm", "show", "box", "--json"], "not-found"),
         (["vm", "create", "--json", "--vcpu", "0"], "bad-input"),
-        (["vm", "create", "--json", "--image", "nope"], "not-found"),
-        (["image", "build", "nope", "--json"], "not-found"),
+        (["vm", "create", "--json", "--image", "debian-bokworm"], "not-found"),
+        (["image", "build", "debian-bokworm", "--json"], "not-found"),
     ],
 )
 def test_an_error_can_be_read_by_a_program(cli: Cli, words: list[str], reason: str) -> None:

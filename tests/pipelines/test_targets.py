@@ -113,7 +113,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_of_all_there_are(targets: T
     assert caught.value.reason is Reason.NOT_FOUND
 
 
-@pytest.mark.parametrize("name", ["../x", ".x", "", "Debian", "a:b", "a=b", "a*"])
+@pytest.mark.parametrize("name", ["../x", ".x", "", "Debian", "a=b", "a*"])
 def test_a_bad_name_is_refused_before_anything_is_planned(targets: Targets, name: str) -> None:
     for plan in (targets.plan_image, targets.plan_kernel):
         with pytest.raises(BangerError) as caught:
