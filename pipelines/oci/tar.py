@@ -124,7 +124,7 @@ def _parse_entry(
     kind = _KINDS.get(flag)
     if kind is None or (flag == b"S" and not is_gnu):
         raise _bad(f"{_text(name)[:100]!r} is of a type that is not known: {flag!r}", Reason.BAD_INPUT)
-    if kind is Kind.FILE and name.endswith(b"/"):
+    if flag == b"\0" and name.endswith(b"/"):
         # How v7 says "folder".
         kind = Kind.FOLDER
     stored = _pax_number(pax, b"size", size) if kind is Kind.FILE else 0
