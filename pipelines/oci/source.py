@@ -53,7 +53,7 @@ class Source(Protocol):
 
 
 class TemporaryFailure(BangerError):
-    """A failure after which the same may succeed: a broken connection, 429, 503. `retry_after_s` is the server's wish."""
+    """After it the same may succeed: a broken connection, 429, 503. `retry_after_s` is what the server asked for."""
 
     def __init__(self, message: str, *, hint: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message, reason=Reason.NETWORK, hint=hint)

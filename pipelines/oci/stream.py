@@ -36,6 +36,8 @@ def unpack(packed: Reads, limits: Limits, what: str) -> Iterator[bytes]:
     Raises CORRUPT for broken data and TOO_LARGE for a bomb.
     """
     first = packed.read(CHUNK_BYTES)
+    while len(first) < len(_ZSTD) and (more := packed.read(CHUNK_BYTES)):
+        first += more
     counted = _Counted(packed, first)
     if first.startswith(_GZIP):
         chunks = _gunzip(counted, what)

@@ -1,0 +1,49 @@
+"""Registries that the tests of a run share, and an environment in which nobody is logged in anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.oci.registries import Authority, Registry, TokenServer, make_authority, run_registry
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("authority") / "ca")
+
+
+@pytest.fixture(scope="session")
+def open_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """Plain http, nobody needs to log in."""
+    with run_registry(tmp_path_factory.mktemp("open-registry")) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def locked_registry(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Registry]:
+    """TLS by the test CA, and a password."""
+    with run_registry(tmp_path_factory.mktemp("locked-registry"), authority=authority, with_password=True) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def token_server(authority: Authority) -> Iterator[TokenServer]:
+    with TokenServer(authority).run() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def token_registry(tmp_path_factory: pytest.TempPathFactory, token_server: TokenServer) -> Iterator[Registry]:
+    """Plain http, and tokens of `token_server`."""
+    with run_registry(tmp_path_factory.mktemp("token-registry"), tokens=token_server) as registry:
+        yield registry
+
+
+@pytest.fixture
+def nobody(tmp_path: Path) -> dict[str, str]:
+    """An environment with a home of its own, where no credentials are."""
+    (tmp_path / "home").mkdir()
+    return {"HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "home/run")}
