@@ -44,7 +44,14 @@ _PROGRAMS = {
     "dropbear": "usr/sbin/dropbear",
     "dropbearconvert": "usr/bin/dropbearconvert",
     "sftp-server": "usr/lib/openssh/sftp-server",
+    # Of packages that every Debian has; unlike busybox's they never take an applet for a program of the image.
+    "env": "usr/bin/env",
+    "setpriv": "usr/bin/setpriv",
 }
+# Needed by none of them as such: loaded where an image's nsswitch.conf(5) says so, to find root at all.
+_PLUGINS = ("libnss_compat.so.2",)
+# Scripts that are parts of /init, not programs.
+_PARTS = ("folder", "join", "prepare")
 _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib64", "lib64")
 _LOADER = "ld-linux-x86-64.so.2"
 _GUEST_LIBRARIES = "/run/banger/lib"
@@ -58,13 +65,14 @@ def plan_initramfs(kernel: str, system: Artifact, dependencies: Artifact) -> Ste
     return Step(
         name=f"initramfs:{kernel}",
         kind="initramfs",
-        version=1,
+        version=2,
         build=_build,
         outputs=("initramfs",),
         parameters={
             "scripts": {name: blake3.blake3(content).hexdigest() for name, content in scripts.items()},
             "modules": list(_MODULES),
             "programs": dict(_PROGRAMS),
+            "plugins": list(_PLUGINS),
         },
         inputs={"system": system, "dependencies": dependencies},
     )
@@ -72,7 +80,7 @@ def plan_initramfs(kernel: str, system: Artifact, dependencies: Artifact) -> Ste
 
 def runtime_version() -> str:
     """Changes whenever the guest's side of banger does."""
-    whole = blake3.blake3(repr((_MODULES, _PROGRAMS, RUNTIME_PACKAGES)).encode())
+    whole = blake3.blake3(repr((_MODULES, _PROGRAMS, _PLUGINS, RUNTIME_PACKAGES)).encode())
     for name, content in sorted(_read_scripts().items()):
         whole.update(name.encode() + b"\0" + content + b"\0")
     return whole.hexdigest()[:12]
@@ -189,7 +197,7 @@ def _patch_programs(directory: Path, programs: Mapping[str, bytes]) -> dict[str,
 def _collect_libraries(directory: Path, system: System, programs: Iterable[str]) -> dict[str, bytes]:
     """All libraries the programs need, and those that these need, and so on, with the loader."""
     found: dict[str, bytes] = {_LOADER: system.read_library(_LOADER)}
-    todo = [name for program in programs for name in _needed(directory / program)]
+    todo = [*_PLUGINS, *(name for program in programs for name in _needed(directory / program))]
     while todo:
         name = todo.pop()
         if name in found:
@@ -234,7 +242,7 @@ def _write_archive(
         archive.add_file(f"banger/lib/{name}", content, executable=True)
     for name, content in sorted(scripts.items()):
         if name != "init":
-            place = "lib/banger" if name == "prepare" else "bin"
+            place = "lib/banger" if name in _PARTS else "bin"
             archive.add_file(f"banger/{place}/{name.replace('init-fallback', 'init')}", content, executable=True)
     archive.close()
 

@@ -10,6 +10,9 @@ import click
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print data as JSON.")
+user_option = click.option(
+    "--user", type=click.Choice(["image", "root"]), help="Who runs it: root, or the user that the image names."
+)
 
 
 class Nouns(click.Group):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from banger.cli.app import App, check_seconds, pass_app
-from banger.cli.options import CommandAfterDashes, Nouns, json_option, machine_options
+from banger.cli.options import CommandAfterDashes, Nouns, json_option, machine_options, user_option
 from banger.cli.output import TerminalText, format_age, format_time, print_error, print_json, print_table
 from banger.errors import BangerError, Reason
 from banger.machine.record import Machine, State
+
+if TYPE_CHECKING:
+    from banger.machine.image_config import RunAs
 
 _FOLLOW_S = 0.2
 
@@ -27,6 +30,8 @@ def vm() -> None:
 @machine_options
 @click.option("--rm", "remove", is_flag=True, help="Delete the machine when the session or command ends.")
 @click.option("-d", "--detach", is_flag=True, help="Print the machine's name and leave it running.")
+@click.option("--entrypoint", is_flag=True, help="Run the image's own command; COMMAND are its arguments.")
+@user_option
 @click.option(
     "--ssh-timeout", type=float, metavar="SECONDS", help="How long to wait for ssh at first (90; emulated 360)."
 )
@@ -38,14 +43,17 @@ def run(
     command: tuple[str, ...],
     remove: bool,
     detach: bool,
+    entrypoint: bool,
+    user: str | None,
     ssh_timeout: float | None,
     as_json: bool,
     **wish: Any,
 ) -> None:
     """Boot a new machine and open a shell in it, or run COMMAND there and exit with its status."""
-    if detach and (remove or command):
+    sessions = {"--rm": remove, "--entrypoint": entrypoint, "--user": user, "a command": command}
+    if detach and any(sessions.values()):
         raise BangerError(
-            f"--detach does not go with {'--rm' if remove else 'a command'}",
+            f"--detach does not go with {next(name for name, wanted in sessions.items() if wanted)}",
             reason=Reason.BAD_INPUT,
             hint="a detached machine stays until: banger vm delete NAME",
         )
@@ -61,6 +69,8 @@ def run(
             reporter,
             say,
             command=command,
+            entrypoint=entrypoint,
+            run_as=_parse_run_as(user),
             remove=remove,
             ssh_timeout_s=ssh_timeout,
             on_detached=(lambda made: _show_name(made, as_json)) if detach else None,
@@ -147,26 +157,36 @@ def show(app: App, /, name: str, **_json: bool) -> None:
 
 @vm.command()
 @click.argument("name")
+@user_option
 @pass_app
-def ssh(app: App, name: str) -> None:
+def ssh(app: App, name: str, user: str | None) -> None:
     """Open a shell in a machine."""
+    from banger.machine.image_config import RunAs
     from banger.machine.session import open_shell
 
-    sys.exit(open_shell(app.machines, app.records.get(name)))
+    sys.exit(open_shell(app.machines, app.records.get(name), _parse_run_as(user) or RunAs.ROOT))
 
 
 @vm.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("name")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@user_option
 @pass_app
-def exec_(app: App, name: str, command: tuple[str, ...]) -> None:
+def exec_(app: App, name: str, command: tuple[str, ...], user: str | None) -> None:
     """Run COMMAND in a machine and exit with its status."""
+    from banger.machine.image_config import RunAs
     from banger.machine.session import run_command
 
+    if command[0].startswith("-") and command[0] != "--":
+        raise BangerError(
+            f"{command[0]!r} after the name is neither an option nor a command",
+            reason=Reason.BAD_INPUT,
+            hint="options come first: banger vm exec [OPTIONS] NAME -- COMMAND [ARG]...",
+        )
     words = command[1:] if command[0] == "--" else command
     if not words:
         raise BangerError("there is no command to run", reason=Reason.BAD_INPUT)
-    sys.exit(run_command(app.machines, app.records.get(name), words))
+    sys.exit(run_command(app.machines, app.records.get(name), words, _parse_run_as(user) or RunAs.ROOT))
 
 
 @vm.command()
@@ -196,6 +216,12 @@ def logs(app: App, name: str, follow: bool) -> None:
             if is_over:
                 return
             time.sleep(_FOLLOW_S)
+
+
+def _parse_run_as(user: str | None) -> RunAs | None:
+    from banger.machine.image_config import RunAs
+
+    return None if user is None else RunAs(user)
 
 
 def _each(app: App, names: tuple[str, ...], act: Callable[[Machine], object]) -> None:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from shlex import quote
 
 from banger.errors import BangerError, Reason
 from banger.paths import ensure_private
@@ -88,7 +86,7 @@ def format_known_host(name: str, key: HostKey) -> str:
 
 
 def plan_ssh(access: Access, command: str | None, *, tty: bool) -> list[str]:
-    """The `ssh` command line; `command` is one shell word list for the guest's shell, None for a login shell."""
+    """The `ssh` command line; `command` is a line for the guest's shell, None for a login shell."""
     options = {
         # The host's own bridge lies between: the quickest exchange first (a tenth of a second, where emulated).
         "KexAlgorithms": "^curve25519-sha256",
@@ -111,24 +109,6 @@ def plan_ssh(access: Access, command: str | None, *, tty: bool) -> list[str]:
         argv += ["-o", f"{name}={value}"]
     argv += [f"root@{access.address}"]
     return argv if command is None else [*argv, "--", command]
-
-
-def format_command(argv: Sequence[str], folder: str | None, status_file: str | None) -> str:
-    """One string for the guest's login shell that runs exactly `argv`, in `folder` when one is given.
-
-    The shell stays the parent of the command, so a death by signal becomes 128 + signal as usual: otherwise ssh would
-    report it as 255, its own word for a failed connection. `status_file` is written by a command that ends with
-    255, which tells it from a connection that broke.
-    """
-    # The program is quoted even where it need not be: `if` and `A=b` are words of the shell's own otherwise.
-    program = quote(argv[0])
-    words = " ".join([program if program != argv[0] else f"'{program}'", *map(quote, argv[1:])])
-    enter = f"cd {quote(folder)} && " if folder is not None else ""
-    # Not `status`: zsh has a variable of that name.
-    line = f"{enter}{words}; ended=$?"
-    if status_file is not None:
-        line += f"; [ $ended -ne {SSH_FAILED} ] || echo $ended >{quote(status_file)}"
-    return f"{line}; exit $ended"
 
 
 def run_ssh(access: Access, command: str | None, *, tty: bool) -> int:

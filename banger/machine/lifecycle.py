@@ -34,6 +34,8 @@ from pipelines.apt import Mirrors
 from pipelines.ext4 import make_ext4
 
 ARTIFACTS = ("rootfs", "home", "vmlinux", "modules", "initramfs")
+# Of images that say how they want to be run.
+IMAGE_CONFIG = "config"
 SSH_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
 _AGENT_ANSWER_S = 3.0
@@ -75,7 +77,8 @@ def identity(machines: Machines) -> Path:
 def create(
     machines: Machines, wish: Wish, store: Store, artifacts: Mapping[str, Object], mirrors: Mirrors | None
 ) -> Machine:
-    """A machine that has never run: record, links, identity and disks. `artifacts` by the roles of `ARTIFACTS`.
+    """A machine that has never run: record, links, identity and disks. `artifacts` by the roles of `ARTIFACTS`,
+    and `IMAGE_CONFIG` if the image has one.
 
     A failure leaves neither record nor folder.
     """
@@ -88,7 +91,7 @@ def create(
         folder.mkdir(mode=0o700)
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
         made.enter_context(locked(folder))
-        for role in ARTIFACTS:
+        for role in [*ARTIFACTS, *({IMAGE_CONFIG} & artifacts.keys())]:
             store.link(artifacts[role], folder / role)
         key = ssh.make_host_key(folder)
         me = Identity(
@@ -171,6 +174,8 @@ def plan_spec(machines: Machines, machine: Machine, monitor: Monitor) -> Machine
             # Docker refuses to start containers where the kernel has AppArmor and the image lacks its programs.
             "apparmor=0",
             "selinux=0",
+            # Nobody can log in there; an image without udev would wait 90 s for the port (systemd-getty-generator(8)).
+            "systemd.getty_auto=no",
             f"banger.address={machine.address}/{subnet.network.prefixlen}",
             f"banger.gateway={subnet.gateway}",
             f"banger.agent={monitor.agent_channel}",

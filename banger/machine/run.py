@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 
 from banger.errors import BangerError, Reason
 from banger.machine import lifecycle, session
+from banger.machine.image_config import RunAs, plan_entrypoint
 from banger.machine.lifecycle import SSH_TIMEOUT_S, Machines
 from banger.machine.record import Machine, State
 from banger.machine.sandbox import Order, make_machine
 from banger.sizes import format_mib
 from banger.vmm.monitor import Choice, choose_monitor
 from cache import Store
+from pipelines.oci.config import ImageConfig
 from pipelines.reporter import Reporter
 
 Say = Callable[[str], None]
@@ -26,23 +28,38 @@ def run_machine(
     say: Say,
     *,
     command: Sequence[str],
+    entrypoint: bool,
+    run_as: RunAs | None,
     remove: bool,
     ssh_timeout_s: float | None,
     on_detached: Callable[[Machine], None] | None,
 ) -> int:
     """Gives the exit status of the command or shell. `on_detached` gets the machine instead of a session.
 
+    With `entrypoint` the image's own command is run, `command` being its arguments, as the image's user unless `run_as`
+    says otherwise.
+
     With `remove` the machine goes however the session ends, but not when its ssh server never came up: then it is
     kept to be looked at.
     """
     choice = _choose(machines, order, say)
-    machine = make_machine(machines, store, order, reporter, choice)
+
+    def check(config: ImageConfig | None) -> None:
+        if entrypoint:
+            plan_entrypoint(config, order.image, command)
+
+    machine = make_machine(machines, store, order, reporter, choice, check)
     try:
         lifecycle.wait_ready(machines, machine, ssh_timeout_s or SSH_TIMEOUT_S * choice.slowdown)
         if on_detached is not None:
             on_detached(machine)
             return 0
-        status = session.run_command(machines, machine, command) if command else session.open_shell(machines, machine)
+        if entrypoint:
+            status = session.run_entrypoint(machines, machine, command, run_as or RunAs.IMAGE)
+        elif command:
+            status = session.run_command(machines, machine, command, run_as or RunAs.ROOT)
+        else:
+            status = session.open_shell(machines, machine, run_as or RunAs.ROOT)
     except BangerError as error:
         if remove and error.reason is not Reason.TIMEOUT:
             _delete(machines, machine)
@@ -56,7 +73,7 @@ def run_machine(
         raise
     if remove:
         _delete(machines, machine)
-    elif not command:
+    elif not command and not entrypoint:
         _say_how_to_go_on(machine, say)
     return status
 

@@ -6,22 +6,24 @@ Everything before the boot is a cached step; the machine itself is an effect tha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from banger.machine import lifecycle
-from banger.machine.lifecycle import Machines
+from banger.machine.image_config import read_config
+from banger.machine.lifecycle import IMAGE_CONFIG, Machines
 from banger.machine.name import parse_machine_name
 from banger.machine.record import Machine, Wish, name_taken
+from banger.targets import make_targets
 from banger.vmm.monitor import Choice
 from cache import Object, Store
 from catalog.kernels import DEFAULT_KERNEL
 from pipelines.apt import Mirrors, plan_mirrors
 from pipelines.graph import build
 from pipelines.initramfs import runtime_version
+from pipelines.oci.config import ImageConfig
 from pipelines.reporter import Reporter
 from pipelines.step import Effect, Result
-from pipelines.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,22 @@ class Order:
     nat: bool
 
 
-def make_machine(machines: Machines, store: Store, order: Order, reporter: Reporter, choice: Choice | None) -> Machine:
+def make_machine(
+    machines: Machines,
+    store: Store,
+    order: Order,
+    reporter: Reporter,
+    choice: Choice | None,
+    check: Callable[[ImageConfig | None], object] = lambda _config: None,
+) -> Machine:
     """Build what is missing and create the machine; with a `choice` of monitor it is started too.
 
     The name is checked, and found free, before anything is built. A start that fails leaves no machine behind.
+    `check` is asked before there is a machine: it raises when the image is not fit for what comes.
     """
     if order.name is not None and parse_machine_name(order.name) in {each.name for each in machines.records.list()}:
         raise name_taken(order.name)
-    targets = Targets(store, machines.paths.images, machines.paths.kernels, machines.settings.debian_mirror)
+    targets = make_targets(machines.paths, machines.settings, store, reporter)
     image = targets.plan_image(order.image)
     kernel = targets.plan_kernel(order.kernel or image.details.get("kernel", DEFAULT_KERNEL))
     if kernel.details.get("runtime") != runtime_version():
@@ -56,6 +66,7 @@ def make_machine(machines: Machines, store: Store, order: Order, reporter: Repor
 
     def boot(results: Mapping[str, Result]) -> None:
         objects = {role: result.made for role, result in results.items()}
+        check(read_config(store.path(objects[IMAGE_CONFIG])) if IMAGE_CONFIG in objects else None)
         machine = lifecycle.create(machines, wish, store, objects, _read_mirrors(store, objects))
         made.append(machine)
         if choice is not None:

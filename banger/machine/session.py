@@ -1,5 +1,6 @@
 """A session in a machine: a shell for a person, or one command with its exit status.
 
+Both have the environment and the folder that the machine's image asks for, if it has a config.
 A command's status is banger's: 0 to 255, and 128 plus the signal for a command that a signal ended. ssh's own failure
 (255) is told apart from a command that ended with 255, and becomes an error.
 """
@@ -11,8 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from banger.errors import BangerError, Reason
-from banger.guest import ssh
-from banger.machine import lifecycle
+from banger.guest import command, ssh
+from banger.machine import image_config, lifecycle
+from banger.machine.image_config import RunAs
 from banger.machine.lifecycle import Machines
 from banger.machine.record import Machine, State
 from banger.vmm.process import wait_gone
@@ -20,10 +22,13 @@ from banger.vmm.process import wait_gone
 _POWER_OFF_S = 5.0
 
 
-def open_shell(machines: Machines, machine: Machine) -> int:
-    """An interactive login shell; gives the shell's status."""
+def open_shell(machines: Machines, machine: Machine, run_as: RunAs = RunAs.ROOT) -> int:
+    """An interactive shell; gives the shell's status."""
     refuse_stopped(machine)
-    status = ssh.run_ssh(machines.access(machine), None, tty=_has_terminal())
+    line = command.format_shell(_plan_surroundings(machines, machine, run_as))
+    status = ssh.run_ssh(
+        machines.access(machine), None if line is None else command.format_for_any_shell(line), tty=_has_terminal()
+    )
     # Powered off from inside, it takes the connection down first and ends a moment later.
     was_powered_off = (
         status == ssh.SSH_FAILED
@@ -33,12 +38,12 @@ def open_shell(machines: Machines, machine: Machine) -> int:
     return 0 if was_powered_off else status
 
 
-def run_command(machines: Machines, machine: Machine, argv: Sequence[str], folder: str | None = None) -> int:
+def run_command(machines: Machines, machine: Machine, argv: Sequence[str], run_as: RunAs = RunAs.ROOT) -> int:
     """Run a command with this process's stdin, stdout and stderr; a TTY only when both ends have one."""
     refuse_stopped(machine)
     status_file = f"/run/banger/status-{secrets.token_hex(8)}"
-    command = ssh.format_command(argv, folder, status_file)
-    status = ssh.run_ssh(machines.access(machine), command, tty=_has_terminal())
+    line = command.format_command(argv, _plan_surroundings(machines, machine, run_as), status_file)
+    status = ssh.run_ssh(machines.access(machine), command.format_for_any_shell(line), tty=_has_terminal())
     if status != ssh.SSH_FAILED:
         return status
     told = lifecycle.read_status_file(machines, machine, status_file)
@@ -51,6 +56,12 @@ def run_command(machines: Machines, machine: Machine, argv: Sequence[str], folde
     return told
 
 
+def run_entrypoint(machines: Machines, machine: Machine, arguments: Sequence[str], run_as: RunAs = RunAs.IMAGE) -> int:
+    """What a container of the image would run; `arguments` take the place of its Cmd."""
+    argv = image_config.plan_entrypoint(image_config.find_config(machines, machine), machine.image, arguments)
+    return run_command(machines, machine, argv, run_as)
+
+
 def refuse_stopped(machine: Machine) -> None:
     if machine.state is not State.RUNNING:
         raise BangerError(
@@ -58,6 +69,10 @@ def refuse_stopped(machine: Machine) -> None:
             reason=Reason.WRONG_STATE,
             hint=f"start it: banger vm start {machine.name}",
         )
+
+
+def _plan_surroundings(machines: Machines, machine: Machine, run_as: RunAs) -> command.Surroundings:
+    return image_config.plan_surroundings(image_config.find_config(machines, machine), run_as)
 
 
 def _has_terminal() -> bool:

@@ -70,11 +70,15 @@ def test_every_way_to_make_a_machine_refuses_the_same(cli: Cli, command: list[st
 
 @pytest.mark.parametrize(
     "words",
-    [["--rm"], ["--", "true"], ["--rm", "--", "true"]],
+    [["--rm"], ["--", "true"], ["--rm", "--", "true"], ["--entrypoint"], ["--user", "image"]],
     ids=" ".join,
 )
-def test_a_detached_machine_goes_with_no_command_and_no_removal(cli: Cli, words: list[str]) -> None:
+def test_a_detached_machine_goes_with_no_session_and_no_removal(cli: Cli, words: list[str]) -> None:
     assert "--detach" in _is_refusal(cli, "vm", "run", "-d", *words)
+
+
+def test_an_option_after_the_machine_s_name_is_not_taken_for_a_command(cli: Cli) -> None:
+    assert "--user" in _is_refusal(cli, "vm", "exec", "box", "--user", "image", "--", "true")
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e10", "86401"])
@@ -133,7 +137,14 @@ def test_an_image_that_is_not_known_is_not_built(cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["debian-bokworm"], ["vm", "nope"], ["vm", "run", "--nope"], ["vm", "show"], ["vm", "run", "--"], ["vm", "exec", "box"]],
+    [
+        ["debian-bokworm"],
+        ["vm", "nope"],
+        ["vm", "run", "--nope"],
+        ["vm", "show"],
+        ["vm", "run", "--"],
+        ["vm", "exec", "box"],
+    ],
     ids=" ".join,
 )
 def test_a_misuse_of_the_command_line_has_status_two(cli: Cli, words: list[str]) -> None:

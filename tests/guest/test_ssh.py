@@ -1,91 +1,26 @@
-"""Commands, keys and options for ssh: a real shell, the real ssh-keygen and the real ssh judge them."""
+"""Keys and options for ssh: the real ssh-keygen and the real ssh judge them."""
 
 from __future__ import annotations
 
-import json
-import os
 import socket
 import stat
 import subprocess
-import sys
 import threading
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from banger.errors import BangerError, Reason
 from banger.guest.ssh import (
     Access,
     ensure_key,
-    format_command,
     format_known_host,
     make_host_key,
     plan_ssh,
     public_path,
     read_public_key,
 )
-
-_ECHO = "import json, os, sys; print(json.dumps([os.getcwd(), *sys.argv[1:]]))"
-_WORDS = st.lists(st.text(st.characters(blacklist_characters="\0", blacklist_categories=()), max_size=12), max_size=5)
-
-
-def _shell(command: str, shell: str = "sh") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([shell, "-c", os.fsencode(command)], capture_output=True, cwd="/")
-
-
-@settings(max_examples=40, deadline=None)
-@given(_WORDS)
-@example(["$HOME", "`id`", "a;b", "'", '"', "\n", "\\", "*", "~", "", "-n", "a=b", "#", "!!", "\udcff"])
-def test_any_words_arrive_through_a_shell_as_they_were_given(words: list[str]) -> None:
-    try:
-        [os.fsencode(word) for word in words]
-    except UnicodeEncodeError:
-        # A lone surrogate that stands for no byte can be in no argument list.
-        return
-    done = _shell(format_command(["/usr/bin/printf", "%s\\0", "first", *words], None, None))
-    assert done.returncode == 0
-    assert [os.fsdecode(word) for word in done.stdout.split(b"\0")] == ["first", *words, ""]
-
-
-@pytest.mark.parametrize("shell", ["sh", "bash"])
-@pytest.mark.parametrize("program", ["if", "while", "A=b", "!", "{", "time", "function", "[[", "two words", "~", "#"])
-def test_the_first_word_is_a_program_and_nothing_of_the_shell_s(tmp_path: Path, shell: str, program: str) -> None:
-    (tmp_path / program).write_text("#!/bin/sh\necho ran $1\n")
-    (tmp_path / program).chmod(0o755)
-    command = format_command([program, "it"], None, None)
-    done = subprocess.run([shell, "-c", f'PATH="{tmp_path}"; {command}'], capture_output=True)
-    assert done.stdout == b"ran it\n", done.stderr
-
-
-@pytest.mark.parametrize("status", [0, 1, 7, 255])
-def test_the_status_is_the_command_s_and_the_one_that_ssh_has_too_is_left_in_a_file(
-    tmp_path: Path, status: int
-) -> None:
-    left = tmp_path / "status file"
-    done = _shell(format_command(["sh", "-c", f"exit {status}"], None, str(left)))
-    assert done.returncode == status
-    assert (left.read_text() if left.exists() else None) == ("255\n" if status == 255 else None)
-
-
-def test_a_death_by_signal_is_128_and_the_signal() -> None:
-    assert _shell(format_command(["sh", "-c", "kill -9 $$"], None, "/nowhere/status")).returncode == 137
-
-
-def test_a_command_that_is_not_there_is_127() -> None:
-    assert _shell(format_command(["/no such program"], None, None)).returncode == 127
-
-
-def test_a_command_runs_in_its_folder_or_not_at_all(tmp_path: Path) -> None:
-    folder = tmp_path / "it's a folder"
-    folder.mkdir()
-    command = [sys.executable, "-I", "-c", _ECHO]
-    assert json.loads(_shell(format_command(command, str(folder), None)).stdout) == [str(folder)]
-    done = _shell(format_command(command, str(folder / "missing"), None))
-    assert done.returncode != 0
-    assert done.stdout == b""
 
 
 @pytest.fixture
