@@ -10,9 +10,10 @@ What the spec leaves open is as the tools do it that unpack layer after layer on
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from banger.errors import BangerError, Reason
+from pipelines.oci.limits import Limits
 from pipelines.oci.tar import Entry, Kind
 
 _WHITEOUT = ".wh."
@@ -37,9 +38,9 @@ class Node:
         return self.entry.kind is Kind.FOLDER
 
 
-def merge(layers: Iterable[Iterable[Entry]]) -> Node:
+def merge(layers: Iterable[Iterable[Entry]], limits: Limits) -> Node:
     """The root of the tree that the layers give, from the lowest to the topmost."""
-    tree = Tree()
+    tree = Tree(limits)
     for number, entries in enumerate(layers):
         tree.apply(number, entries)
     return tree.root
@@ -47,20 +48,35 @@ def merge(layers: Iterable[Iterable[Entry]]) -> Node:
 
 def find_folder(root: Node, path: str) -> Node | None:
     """The folder that a path leads to, links followed inside the tree."""
-    tree = Tree()
+    tree = Tree(Limits())
     tree.root = root
     found = tree.find_parent([*split_path(path), ""])
-    return None if found is None else found[0]
+    return None if found is None else found.folder
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a folder was reached: `nodes` from the root down to it, and the names that lead from one to the next."""
+
+    nodes: list[Node]
+    names: list[str]
+
+    @property
+    def folder(self) -> Node:
+        return self.nodes[-1]
 
 
 class Tree:
     """The layers so far. `root` has no entry until one comes: then it belongs to root, mode 0755."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.root = Node(Entry("", Kind.FOLDER), 0)
-        # What the layer being applied has made, with all folders above it: its whiteouts do not reach that.
-        self._fresh: set[tuple[str, ...]] = set()
+        # Names (of a folder) that the layer being applied has made, or made something below: whiteouts of its own do
+        # not reach them.
+        self._fresh: set[tuple[Node, str]] = set()
         self._layer = 0
+        self._limits = limits
+        self._implied = 0
 
     def apply(self, layer: int, entries: Iterable[Entry]) -> None:
         """layer.md, "Applying Changesets"."""
@@ -82,24 +98,27 @@ class Tree:
 
     def _add(self, path: list[str], entry: Entry) -> None:
         """layer.md, "Additions and Modifications": what was there goes, but for the content of a folder."""
-        parent, place = self._make_parent(path)
-        name = path[-1]
+        if entry.kind is Kind.SYMLINK:
+            entry = _make_symlink(entry)
+        way = self._make_parent(path)
+        parent, name = way.folder, path[-1]
         if entry.kind is Kind.LINK:
             node = self._get_link_target(entry, parent, name)
         else:
             node = Node(entry, self._layer)
             before = parent.children.get(name)
             if before is not None and before.is_folder and node.is_folder:
-                node.children = before.children
+                # It is the same folder with other attributes: a new node would not be what `_fresh` knows.
+                node, before.entry, before.layer = before, entry, self._layer
         parent.children[name] = node
-        self._mark((*place, name))
+        self._mark(way, name)
 
     def _get_link_target(self, entry: Entry, parent: Node, name: str) -> Node:
         """A hard link is one more name of what its target stands for now. Links are not followed in the last part."""
         target = split_path(entry.target.lstrip("/"))
         found = self.find_parent(target) if target else None
-        node = found[0].children.get(target[-1]) if found is not None else None
-        if node is None or (found is not None and found[0] is parent and target[-1] == name):
+        node = found.folder.children.get(target[-1]) if found is not None else None
+        if node is None or (found is not None and found.folder is parent and target[-1] == name):
             raise _bad(f"the hard link {_short(entry.path)} leads to {_short(entry.target)}, which is not there")
         if node.is_folder:
             raise _bad(f"the hard link {_short(entry.path)} leads to a folder")
@@ -116,76 +135,98 @@ class Tree:
         found = self.find_parent(path)
         if found is None:
             return
-        parent, place = found
         if name == _OPAQUE:
-            for child in list(parent.children):
-                self._hide(parent, (*place, child))
-        elif hidden in parent.children:
-            self._hide(parent, (*place, hidden))
+            for child in list(found.folder.children):
+                self._hide(found.folder, child)
+        elif hidden in found.folder.children:
+            self._hide(found.folder, hidden)
 
-    def _hide(self, parent: Node, place: tuple[str, ...]) -> None:
-        if place not in self._fresh:
-            del parent.children[place[-1]]
-            return
-        node = parent.children[place[-1]]
-        for child in list(node.children):
-            self._hide(node, (*place, child))
+    def _hide(self, parent: Node, name: str) -> None:
+        todo = [(parent, name)]
+        while todo:
+            parent, name = todo.pop()
+            if (parent, name) not in self._fresh:
+                del parent.children[name]
+                continue
+            node = parent.children[name]
+            todo += [(node, child) for child in node.children]
 
-    def _mark(self, place: tuple[str, ...]) -> None:
-        while place and place not in self._fresh:
-            self._fresh.add(place)
-            place = place[:-1]
+    def _mark(self, way: Way, name: str) -> None:
+        for node, child in zip(reversed(way.nodes), (name, *reversed(way.names)), strict=True):
+            if (node, child) in self._fresh:
+                return
+            self._fresh.add((node, child))
 
-    def find_parent(self, path: list[str]) -> tuple[Node, tuple[str, ...]] | None:
-        """The folder that holds the last part of a path, and its own place; None when there is none."""
-        return self._walk(path[:-1], path, make=False)
+    def find_parent(self, path: list[str]) -> Way | None:
+        """The folder that holds the last part of a path; None when there is none."""
+        return self._walk(path, make=False)
 
-    def _make_parent(self, path: list[str]) -> tuple[Node, tuple[str, ...]]:
+    def _make_parent(self, path: list[str]) -> Way:
         """Folders that no entry speaks of are made (mode 0755, root's, from 1970)."""
-        found = self._walk(path[:-1], path, make=True)
+        found = self._walk(path, make=True)
         assert found is not None
         return found
 
-    def _walk(self, folders: list[str], path: list[str], *, make: bool) -> tuple[Node, tuple[str, ...]] | None:
-        """The folder that a path leads to, and where it really is; None when it is not there."""
-        todo = folders[::-1]
-        nodes, place = [self.root], list[str]()
+    def _walk(self, path: list[str], *, make: bool) -> Way | None:
+        """To the folder of the last part of a path; None when it is not there."""
+        todo = path[-2::-1]
+        way = Way([self.root], [])
+        # Below what is not there; `..` leads back from it by the name alone.
+        missing: list[str] = []
         links = 0
         while todo:
             part = todo.pop()
             if part in ("", "."):
                 continue
             if part == "..":
-                if not place:
+                if missing:
+                    missing.pop()
+                    continue
+                if not way.names:
                     raise _bad(f"{_short('/'.join(path))} leads above the root of the image")
-                nodes.pop()
-                place.pop()
+                way.nodes.pop()
+                way.names.pop()
                 continue
-            node = nodes[-1].children.get(part)
+            node = None if missing else way.folder.children.get(part)
             if node is None:
-                if not make:
-                    return None
-                node = nodes[-1].children[part] = Node(Entry("/".join((*place, part)), Kind.FOLDER), self._layer)
+                missing.append(part)
             elif node.entry.kind is Kind.SYMLINK:
                 links += 1
                 if links > _MAX_LINKS:
                     raise _bad(f"{_short('/'.join(path))} goes through too many links")
                 if node.entry.target.startswith("/"):
-                    nodes, place = [self.root], []
+                    way = Way([self.root], [])
                 todo += node.entry.target.split("/")[::-1]
-                continue
-            elif not node.is_folder:
-                if not make:
-                    return None
+            elif node.is_folder:
+                way.nodes.append(node)
+                way.names.append(part)
+            elif make:
                 raise _bad(f"{_short('/'.join(path))} lies below a file")
-            nodes.append(node)
-            place.append(part)
-        return nodes[-1], tuple(place)
+            else:
+                return None
+        if make:
+            if links:
+                # What is short as it is written may be long where it is.
+                split_path("/".join((*way.names, *missing, path[-1])))
+            for part in missing:
+                self._imply(way, part)
+        return None if missing and not make else way
+
+    def _imply(self, way: Way, name: str) -> None:
+        self._implied += 1
+        self._limits.check_entries(self._implied, "the image")
+        node = Node(Entry("/".join((*way.names, name)), Kind.FOLDER), self._layer)
+        way.folder.children[name] = node
+        way.nodes.append(node)
+        way.names.append(name)
 
 
 def split_path(path: str) -> list[str]:
-    """The parts of an entry's name; none for the root. Refuses what would lead out of the image, or into no image."""
-    if path.startswith("/"):
+    """The parts of an entry's name; none for the root, which kaniko calls `/`.
+
+    Refuses what would lead out of the image, or into no image.
+    """
+    if path.startswith("/") and path.strip("/"):
         raise _bad(f"the name {_short(path)} is absolute")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
@@ -197,6 +238,15 @@ def split_path(path: str) -> list[str]:
     ):
         raise _bad(f"the name {_short(path)} is too long for a Linux filesystem")
     return parts
+
+
+def _make_symlink(entry: Entry) -> Entry:
+    """As symlink(2) does: ENOENT for a target that is empty, ENAMETOOLONG past PATH_MAX, and always the same mode."""
+    if not entry.target:
+        raise _bad(f"the symlink {_short(entry.path)} leads nowhere")
+    if len(entry.target.encode("utf-8", "surrogateescape")) > _MAX_PATH_BYTES:
+        raise _bad(f"the symlink {_short(entry.path)} leads to a name that is too long for a Linux filesystem")
+    return replace(entry, mode=0o777)
 
 
 def list_nodes(root: Node) -> Iterator[tuple[str, Node]]:

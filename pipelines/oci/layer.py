@@ -49,10 +49,13 @@ def _build(job: Job, layer: Layer, source: Source, limits: Limits) -> None:
         kept = _Keeping(job, packed, blob, layer.descriptor.size_bytes)
         unpacked = _Hashing(unpack(kept, limits, what), layer.diff_id)
         cursor = Cursor(iter(unpacked), what)
-        lines: list[str] = []
+        lines: list[bytes] = []
+        kept_bytes = 0
         for line in format_entries(read_entries(cursor)):
-            lines.append(line)
+            lines.append(line.encode())
+            kept_bytes += len(line)
             limits.check_entries(len(lines), what)
+            limits.check_names(kept_bytes, what)
         cursor.drain()
         while kept.read(1 << 20):
             # What a packer left after its last member is part of the blob all the same.
@@ -60,8 +63,8 @@ def _build(job: Job, layer: Layer, source: Source, limits: Limits) -> None:
         packed.finish()
         unpacked.check(what)
         index.write(format_head(layer.diff_id, unpacked.size_bytes).encode())
-        for line in lines:
-            index.write(line.encode())
+        for encoded in lines:
+            index.write(encoded)
 
 
 class _Keeping:

@@ -57,7 +57,7 @@ def _build(job: Job, count: int, limits: Limits) -> None:
     indexes = [read_index(job.input(f"index-{number:03}")) for number in range(count)]
     limits.check_entries(sum(len(index.entries) for index in indexes), "the image")
     job.progress("merging the layers")
-    tree = plan_tree(indexes)
+    tree = plan_tree(indexes, limits)
     limits.check_size(tree.size_bytes, "the image")
     image = job.directory / "rootfs.erofs"
     with job.create("home") as home, _mkfs_erofs(image) as sink:
@@ -84,10 +84,13 @@ class Plan:
     size_bytes: int
 
 
-def plan_tree(indexes: Sequence[LayerIndex]) -> Plan:
-    root = merge(index.entries for index in indexes)
+def plan_tree(indexes: Sequence[LayerIndex], limits: Limits) -> Plan:
+    root = merge((index.entries for index in indexes), limits)
     inodes: dict[int, Inode] = {id(root): Inode(root, ["."], [])}
+    names_bytes = 0
     for path, node in list_nodes(root):
+        names_bytes += len(path)
+        limits.check_names(names_bytes, "the image")
         inodes.setdefault(id(node), Inode(node, [], [])).names.append(path)
     for path, node in list_home(root):
         inodes[id(node)].home_names.append(path)

@@ -28,7 +28,7 @@ def _shell(command: str, shell: str = "sh") -> subprocess.CompletedProcess[bytes
     return subprocess.run([shell, "-c", os.fsencode(command)], capture_output=True, cwd="/")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(_WORDS)
 @example(["$HOME", "`id`", "a;b", "'", '"', "\n", "\\", "*", "~", "", "-n", "a=b", "#", "!!", "\udcff"])
 def test_any_words_arrive_through_a_shell_as_they_were_given(words: list[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from banger.errors import Reason
 from pipelines.oci.limits import Limits
-from tests.oci.layers import END, GNU, file, folder, hardlink, header, layer, pad, seal, symlink
+from tests.oci.layers import END, GNU, file, folder, hardlink, header, layer, opaque, pad, seal, symlink, whiteout
 from tests.oci.refusals import Host, accept, refuse
 
 _KIB, _MIB, _TIB = 1 << 10, 1 << 20, 1 << 40
@@ -73,6 +73,19 @@ def test_folders_that_no_entry_speaks_of_count_as_entries(tmp_path: Path) -> Non
     """A name of 4 KB implies two thousand folders."""
     deep = [file(f"{n}/" + "d/" * 2000 + "x") for n in range(20)]
     assert refuse(tmp_path, layer(*deep), limits=Limits(max_entries=1000)).reason is Reason.TOO_LARGE
+
+
+def test_names_and_xattrs_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    limits = Limits(max_names_bytes=_MIB)
+    large = [file(f"x{n}", xattrs={"user.large": bytes(60_000)}) for n in range(20)]
+    assert refuse(tmp_path / "xattrs", layer(*large), limits=limits).reason is Reason.TOO_LARGE
+    deep = [file(f"{n}/" + "d/" * 1000 + "x") for n in range(20)]
+    assert refuse(tmp_path / "names", layer(*deep), limits=limits).reason is Reason.TOO_LARGE
+
+
+def test_a_tree_a_thousand_folders_deep_is_hidden_and_made_again(tmp_path: Path) -> None:
+    deep = file("d/" * 2000 + "x")
+    accept(tmp_path, layer(deep), layer(deep, opaque("d"), whiteout("d")), layer(opaque("")))
 
 
 def _old_sparse(size: int) -> bytes:

@@ -141,7 +141,6 @@ def test_random_images_are_what_umoci_unpacks(store: Store, tmp_path: Path) -> N
     @settings(
         max_examples=_IMAGES,
         derandomize=True,
-        deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
     )

@@ -63,7 +63,7 @@ class _Bench:
             sink.write("\n".join(parts).encode())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(_GRAPHS, st.randoms(use_true_random=False), st.data())
 def test_any_graph_is_built_once_and_again_exactly_where_it_changed(
     needs: tuple[set[int], ...], rng: random.Random, data: st.DataObject
