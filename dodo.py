@@ -13,7 +13,7 @@ from banger.targets import make_targets
 from cache import Store
 from catalog.kernels import list_kernel_recipes
 from catalog.recipes import list_recipe_names
-from pipelines.graph import Graph
+from pipelines.graph import Graph, format_task_name
 from pipelines.reporter import Silent
 
 # The store's records are the truth: doit's own database is not kept.
@@ -25,6 +25,9 @@ NOUNS = ("image", "rootfs", "home")
 
 def find_references():
     """What the command line asks for by reference."""
+    for word in sys.argv[1:]:
+        if "=" in word and word.partition(":")[0] in NOUNS:
+            sys.exit(f"error: doit cannot be asked for {word!r}: to it, '=' assigns a variable\nname it without one")
     asked = [word.partition(":") for word in sys.argv[1:]]
     return {name for noun, _, name in asked if noun in NOUNS and name}
 
@@ -56,4 +59,5 @@ def plan_tasks():
         made_by = {"image": target.naming, **{role: artifact.step for role, artifact in target.artifacts.items()}}
         for noun in NOUNS:
             if f"{noun}:{reference}" not in known:
-                yield {"basename": noun, "name": reference, "actions": None, "task_dep": [made_by[noun].name]}
+                needed = [format_task_name(made_by[noun].name)]
+                yield {"basename": noun, "name": format_task_name(reference), "actions": None, "task_dep": needed}

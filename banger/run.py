@@ -118,9 +118,11 @@ def start(
     stdin: int | IO[bytes] = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.DEVNULL,
     stderr: int | IO[bytes] | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program for the length of a `with` block; its process group is ended at the end of it.
+
+    `env` is what changes in the environment: None takes a variable out of it.
 
     On a clean way out the caller has waited already; the status is the caller's to judge (`check`).
     """
@@ -133,7 +135,9 @@ def start(
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-        env=None if env is None else {**os.environ, **env},
+        env=None
+        if env is None
+        else {name: value for name, value in {**os.environ, **env}.items() if value is not None},
         start_new_session=True,
     )
     if not getattr(_shield, "up", False):
@@ -177,7 +181,7 @@ def run(
     *,
     stdin: bytes | IO[bytes] | None = None,
     stdout: IO[bytes] | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     must_succeed: bool = True,
     timeout_s: float | None = None,
 ) -> Completed:

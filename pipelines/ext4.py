@@ -108,6 +108,7 @@ def _write_tar(sink: object, write: WriteTar) -> None:
         format=tarfile.GNU_FORMAT,
         encoding="utf-8",
         errors="surrogateescape",
+        copybufsize=_MIB,
     ) as tar:
         write(tar)
 

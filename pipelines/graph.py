@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from banger.errors import BangerError, Reason
 from banger.run import cancel_all, is_cancelled, resume, shielded
@@ -125,7 +126,8 @@ class Graph:
 
         self.reporter.planned([node.name for node in self.nodes])
         control = TaskControl([dict_to_task(task) for task in self.tasks()])
-        control.process([target.name for target in self.targets])
+        # Each once: after one that comes again doit forgets the rest.
+        control.process(list(dict.fromkeys(format_task_name(target.name) for target in self.targets)))
         runner = MThreadRunner(
             Dependency(SqliteDB, ":memory:"),
             DoitReporter(self.reporter),
@@ -162,11 +164,11 @@ class Graph:
         """The nodes as doit task dictionaries, for `build` and for the plain `doit` command."""
         return [
             {
-                "name": node.name,
+                "name": format_task_name(node.name),
                 "doc": f"{type(node).__name__.lower()} {node.name}",
                 "actions": [(self._run, [node])],
                 "uptodate": [self._uptodate(node)],
-                "task_dep": [needed.name for needed in dependencies(node)],
+                "task_dep": [format_task_name(needed.name) for needed in dependencies(node)],
                 # doit's capture swaps sys.stdout, which breaks under threads.
                 "io": {"capture": False},
             }
@@ -252,6 +254,11 @@ class Graph:
         return inputs
 
 
+def format_task_name(name: str) -> str:
+    """doit reads `=` as an assignment and `*` as a pattern, and has no names with them."""
+    return name.replace("%", "%25").replace("=", "%3D").replace("*", "%2A")
+
+
 class WakefulQueue(queue.Queue[Any]):
     """doit's queue between its threads, whose `get` looks up now and then.
 
@@ -274,7 +281,7 @@ class DoitReporter:
         self._reporter = reporter
 
     def skip_uptodate(self, task: Any) -> None:
-        self._reporter.cached(task.name)
+        self._reporter.cached(unquote(task.name))
 
     def add_failure(self, task: Any, fail: Any) -> None:
         """Failures of ours were told already; one of doit's own is a bug that must not pass silently."""

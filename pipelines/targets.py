@@ -9,7 +9,7 @@ Any other name of an image is that of a recipe, or else a reference into a regis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import IO
@@ -27,7 +27,7 @@ from pipelines.kernel import plan_kernel
 from pipelines.oci.image import plan_oci_image, resolve
 from pipelines.oci.limits import Limits
 from pipelines.oci.registry import RegistryOptions
-from pipelines.oci.sources import find_familiar_name, is_local, open_source
+from pipelines.oci.sources import STDIN, find_familiar_name, is_local, open_source
 from pipelines.reporter import Reporter, Silent
 from pipelines.step import Artifact, Effect, Result, Step
 
@@ -65,12 +65,7 @@ class Targets:
 
     def find_image(self, text: str) -> Named | None:
         """What is here under a name or a reference, however that is written: `docker.io/library/debian:12`."""
-        if is_local(text):
-            return None
-        familiar = find_familiar_name(text)
-        # A word without a tag is a name first, whoever gave it, and then the reference that it may be.
-        own = self.images.find(text) if familiar is None or ":" not in text else None
-        return own or (self.images.find(familiar) if familiar is not None else None)
+        return find_image(self.images, text)
 
     def plan_image(
         self, text: str, *, anew: bool = False, name: str | None = None, kernel: str | None = None
@@ -87,8 +82,14 @@ class Targets:
             artifacts = plan_recipe_image(recipe, self.debian_mirror)
             details = {"kernel": kernel or recipe.kernel, "summary": recipe.summary, "distro": recipe.distro}
             return self._plan_named(name or text, artifacts, {**details, "source": "recipe"}, self.images)
-        if local is not None and local.name == text and local.details.get("source") == "oci":
+        if local is not None and local.name == text and is_word(text) and local.details.get("source") == "oci":
             # Built again under the name it was given.
+            if local.details["reference"] == STDIN:
+                raise BangerError(
+                    f"the image {text!r} came from standard input",
+                    reason=Reason.BAD_INPUT,
+                    hint=f"give it again: … | banger image build - --name {text}",
+                )
             return self._plan_oci(local.details["reference"], name or text, kernel or local.details["kernel"])
         return self._plan_oci(text, name, kernel)
 
@@ -112,8 +113,8 @@ class Targets:
 
     def _refuse_mistyped(self, text: str) -> None:
         """A word that is nearly a name is taken for that: nobody shall run a stranger's image by a slip of a finger."""
-        known = {*list_recipe_names(), *(each.name for each in self.images.list())}
-        if "/" not in text and get_close_matches(text, known - {text}, n=1, cutoff=_NEARLY):
+        known = {*list_recipe_names(), *(each.name for each in self.images.list() if is_word(each.name))}
+        if is_mistyped(text, known):
             raise BangerError(
                 f"there is no image {text!r}",
                 reason=Reason.NOT_FOUND,
@@ -176,6 +177,29 @@ class Targets:
             )
             artifacts.update({role: step.output(role) for role in record.outputs if role in roles})
         return self._plan_named(local.name, artifacts, local.details, names)
+
+
+def find_image(images: Names, text: str) -> Named | None:
+    """What is here under a name or a reference. A word is a name first, whoever gave it, then a recipe's."""
+    if is_local(text):
+        return None
+    if is_word(text):
+        own = images.find(text)
+        if own is not None or find_recipe(text) is not None:
+            return own
+    familiar = find_familiar_name(text)
+    if familiar is not None:
+        return images.find(familiar)
+    return images.find(text) if is_word(text) else None
+
+
+def is_mistyped(text: str, known: Collection[str]) -> bool:
+    return is_word(text) and bool(get_close_matches(text, set(known) - {text}, n=1, cutoff=_NEARLY))
+
+
+def is_word(text: str) -> bool:
+    """Whether it may be a name that somebody gave, not only a reference."""
+    return not any(sign in text for sign in "/:@")
 
 
 def _refuse(job: Job) -> None:

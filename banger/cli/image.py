@@ -93,10 +93,10 @@ def delete(app: App, names: tuple[str, ...]) -> None:
 
 def _get(app: App, name: str) -> Named:
     from pipelines.oci.sources import find_familiar_name
+    from pipelines.targets import find_image, is_word
 
-    familiar = find_familiar_name(name)
-    found = app.paths.images.find(familiar) if familiar is not None else None
-    return found or app.paths.images.get(name)
+    found = find_image(app.paths.images, name)
+    return found or app.paths.images.get(name if is_word(name) else find_familiar_name(name) or name)
 
 
 def _describe_config(named: Named) -> Mapping[str, object]:

@@ -58,14 +58,15 @@ def open_archive(path: Path, kind: ArchiveKind | None, tag: str | None, *, scrat
     reference = "-" if kind is None else f"{kind}:{path.absolute()}"
     if tag is not None:
         reference += f":{tag}"
-    files = _Files(_unpack_whole(_open_file(path), scratch, limit_bytes, str(path)), str(path))
+    what = "standard input" if kind is None else str(path)
+    files = _Files(_unpack_whole(_open_file(path), scratch, limit_bytes, what), what)
     if kind is None:
         # An archive of docker 25 or later is both; there its manifest.json is the part that is whole in any case.
         kind = "docker-archive" if files.has("manifest.json") else "oci-archive"
     marker = "manifest.json" if kind == "docker-archive" else "oci-layout"
     if not files.has(marker):
         raise BangerError(
-            f"{path} is not what docker save or an OCI archive looks like: it has no {marker}",
+            f"{what} is not what docker save or an OCI archive looks like: it has no {marker}",
             reason=Reason.BAD_INPUT,
             hint="make one: skopeo copy docker://IMAGE oci-archive:FILE",
         )

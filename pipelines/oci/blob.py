@@ -18,13 +18,15 @@ from pipelines.oci.retry import PATIENCE, Patience, pause
 from pipelines.oci.source import Descriptor, Source, TemporaryFailure
 
 _CHUNK_BYTES = 1 << 20
+# A server that gives less at a time is not on the way of giving all.
+_PROGRESS_BYTES = 1 << 16
 
 
 class VerifiedBlob:
     """A blob as a stream of bytes in order. For one thread at a time; made by `open_verified`.
 
     After a `TemporaryFailure` the source is asked again for the rest, at most `patience.attempts` times in a row
-    without a single new byte.
+    without 64 KiB of progress.
     """
 
     def __init__(self, source: Source, descriptor: Descriptor, patience: Patience) -> None:
@@ -37,6 +39,7 @@ class VerifiedBlob:
         self._opened = contextlib.ExitStack()
         self._opened_at = 0
         self._failures = 0
+        self._failed_at = 0
         self._ended = False
 
     def read(self, n: int = -1) -> bytes:
@@ -94,18 +97,17 @@ class VerifiedBlob:
                     self._opened_at = self.position
                     self._stream = self._opened.enter_context(self._source.open_blob(self.descriptor, self.position))
                 data = self._stream.read(n)
+                if data or self.descriptor.size_bytes < 0 or self.position == self._opened_at:
+                    return data
+                # Where a server tells no length, a broken connection looks like the end.
+                raise TemporaryFailure(f"{self._source.reference}: the connection ended too early")
             except TemporaryFailure as failure:
                 self.close()
-                self._failures += 1
+                self._failures = 1 if self.position - self._failed_at >= _PROGRESS_BYTES else self._failures + 1
+                self._failed_at = self.position
                 if self._failures >= self._patience.attempts:
                     raise
                 pause(self._patience.delay_s(self._failures, failure.retry_after_s))
-                continue
-            self._failures = 0
-            if data or self.descriptor.size_bytes < 0 or self.position == self._opened_at:
-                return data
-            # Where a server tells no length, a broken connection looks like the end.
-            self.close()
 
     def _check_end(self) -> None:
         self._ended = True

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from banger.errors import BangerError, Reason
+from banger.run import is_cancelled
 from pipelines.oci.limits import Limits
 from pipelines.oci.tar import Entry, Kind
 
@@ -20,6 +21,10 @@ _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 # aufs keeps books of its own under such names; they never were part of an image.
 _AUFS = ".wh..wh."
+# What overlayfs, under which the image lies in a machine, takes for notes of its own ("whiteouts and opaque
+# directories", "metadata only copy up"): it would hide files or make them unreadable, and is left out.
+_OVERLAY_XATTR = "trusted.overlay."
+_OVERLAY_WHITEOUT = (0, 0)
 _MAX_LINKS = 40
 _MAX_COMPONENT_BYTES = 255
 _MAX_PATH_BYTES = 4095
@@ -47,10 +52,13 @@ def merge(layers: Iterable[Iterable[Entry]], limits: Limits) -> Node:
 
 
 def find_folder(root: Node, path: str) -> Node | None:
-    """The folder that a path leads to, links followed inside the tree."""
+    """The folder that a path leads to, links followed inside the tree; None where one leads out of it."""
     tree = Tree(Limits())
     tree.root = root
-    found = tree.find_parent([*split_path(path), ""])
+    try:
+        found = tree.find_parent([*split_path(path), ""])
+    except BangerError:
+        return None
     return None if found is None else found.folder
 
 
@@ -75,14 +83,20 @@ class Tree:
         # not reach them.
         self._fresh: set[tuple[Node, str]] = set()
         self._layer = 0
+        # Folders of this layer from which all that is below it has been taken: what comes into them later is its own.
+        self._swept: set[Node] = set()
         self._limits = limits
         self._implied = 0
+        self._steps = 0
 
     def apply(self, layer: int, entries: Iterable[Entry]) -> None:
         """layer.md, "Applying Changesets"."""
         self._layer = layer
         self._fresh = set()
+        self._swept = set()
         for entry in entries:
+            if is_cancelled():
+                raise KeyboardInterrupt
             path = split_path(entry.path)
             if not path:
                 self._change_root(entry)
@@ -100,10 +114,18 @@ class Tree:
         """layer.md, "Additions and Modifications": what was there goes, but for the content of a folder."""
         if entry.kind is Kind.SYMLINK:
             entry = _make_symlink(entry)
+        if any(key.startswith(_OVERLAY_XATTR) for key in entry.xattrs):
+            entry = replace(
+                entry, xattrs={key: value for key, value in entry.xattrs.items() if not key.startswith(_OVERLAY_XATTR)}
+            )
         way = self._make_parent(path)
         parent, name = way.folder, path[-1]
         if entry.kind is Kind.LINK:
             node = self._get_link_target(entry, parent, name)
+        elif entry.kind is Kind.CHAR and entry.device == _OVERLAY_WHITEOUT:
+            parent.children.pop(name, None)
+            self._mark(way, name)
+            return
         else:
             node = Node(entry, self._layer)
             before = parent.children.get(name)
@@ -136,20 +158,28 @@ class Tree:
         if found is None:
             return
         if name == _OPAQUE:
-            for child in list(found.folder.children):
-                self._hide(found.folder, child)
+            self._sweep(found.folder)
         elif hidden in found.folder.children:
             self._hide(found.folder, hidden)
 
     def _hide(self, parent: Node, name: str) -> None:
-        todo = [(parent, name)]
+        if (parent, name) in self._fresh:
+            self._sweep(parent.children[name])
+        else:
+            del parent.children[name]
+
+    def _sweep(self, folder: Node) -> None:
+        todo = [folder]
         while todo:
-            parent, name = todo.pop()
-            if (parent, name) not in self._fresh:
-                del parent.children[name]
+            node = todo.pop()
+            if node in self._swept:
                 continue
-            node = parent.children[name]
-            todo += [(node, child) for child in node.children]
+            self._swept.add(node)
+            for name in list(node.children):
+                if (node, name) in self._fresh:
+                    todo.append(node.children[name])
+                else:
+                    del node.children[name]
 
     def _mark(self, way: Way, name: str) -> None:
         for node, child in zip(reversed(way.nodes), (name, *reversed(way.names)), strict=True):
@@ -176,6 +206,7 @@ class Tree:
         links = 0
         while todo:
             part = todo.pop()
+            self._steps += 1
             if part in ("", "."):
                 continue
             if part == "..":
@@ -204,6 +235,7 @@ class Tree:
                 raise _bad(f"{_short('/'.join(path))} lies below a file")
             else:
                 return None
+        self._limits.check_steps(self._steps)
         if make:
             if links:
                 # What is short as it is written may be long where it is.
@@ -215,7 +247,7 @@ class Tree:
     def _imply(self, way: Way, name: str) -> None:
         self._implied += 1
         self._limits.check_entries(self._implied, "the image")
-        node = Node(Entry("/".join((*way.names, name)), Kind.FOLDER), self._layer)
+        node = Node(Entry(name, Kind.FOLDER), self._layer)
         way.folder.children[name] = node
         way.nodes.append(node)
         way.names.append(name)
@@ -251,12 +283,14 @@ def _make_symlink(entry: Entry) -> Entry:
 
 def list_nodes(root: Node) -> Iterator[tuple[str, Node]]:
     """Every path but the root's, folders before their content, sorted by name."""
-    todo = [("", root)]
+    todo = [("", name, child) for name, child in sorted(root.children.items())[::-1]]
     while todo:
-        path, node = todo.pop()
-        if path:
-            yield path, node
-        todo += [(f"{path}/{name}" if path else name, child) for name, child in sorted(node.children.items())[::-1]]
+        folder, name, node = todo.pop()
+        path = folder + name
+        yield path, node
+        if node.children:
+            inside = path + "/"
+            todo += [(inside, name, child) for name, child in sorted(node.children.items())[::-1]]
 
 
 def _short(text: str) -> str:

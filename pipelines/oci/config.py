@@ -8,7 +8,6 @@ document of an image is read. Nothing is said here about whether a user exists o
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -16,8 +15,6 @@ from typing import NoReturn
 from banger.errors import BangerError, Reason
 from banger.run import printable
 
-# POSIX.1-2017, 8.1 "Environment Variable Definition", and what a shell can assign to.
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHOWN_CHARACTERS = 100
 
 
@@ -166,13 +163,16 @@ def shown(text: object) -> str:
 
 
 def _parse_env(config: Document) -> tuple[tuple[str, str], ...]:
-    """`NAME=value` as the image says it; what no process or shell could be given is passed over, as runtimes do."""
+    """`NAME=value` as the image says it, also of names that no shell could assign to (`discovery.type`).
+
+    What no process could be given is passed over, as runtimes do.
+    """
     env: dict[str, str] = {}
     for entry in config.items("Env"):
         if not isinstance(entry, str):
             config.refuse("Env")
         name, equals, value = entry.partition("=")
-        if equals and _ENV_NAME.fullmatch(name) and "\0" not in value:
+        if equals and name and "\0" not in entry:
             env[name] = value
     return tuple(env.items())
 

@@ -93,7 +93,7 @@ def _find_in_environment(host: str, environment: Mapping[str, str]) -> Credentia
             hint="a password is for one registry: set BANGER_REGISTRY_HOST, _USERNAME and _PASSWORD, or none of them",
         )
     named, username, password = values
-    if _normal(named) != _normal(host):
+    if normalise_host(named) != normalise_host(host):
         return None
     return Credentials(username, password, origin="BANGER_REGISTRY_USERNAME")
 
@@ -116,7 +116,7 @@ def _find_in_file(path: Path, host: str, repository: str) -> Credentials | None:
     helpers = _table(content, "credHelpers", path)
     entries = _table(content, "auths", path)
     # Most specific first: host/a/b, host/a, host.
-    parts = [_normal(host), *(part for part in repository.split("/") if part)]
+    parts = [normalise_host(host), *(part for part in repository.split("/") if part)]
     wanted = ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
     helper = _pick(helpers, wanted) or content.get("credsStore")
     if helper:
@@ -159,15 +159,16 @@ def _pick(table: Mapping[str, object], wanted: list[str]) -> object:
     by_name: dict[str, object] = {}
     for key, value in table.items():
         # The plain name of a host goes before an URL of it.
-        if key == _normal(key) or _normal(key) not in by_name:
-            by_name[_normal(key)] = value
+        if key == normalise_host(key) or normalise_host(key) not in by_name:
+            by_name[normalise_host(key)] = value
     return next((by_name[name] for name in wanted if name in by_name), None)
 
 
-def _normal(key: str) -> str:
+def normalise_host(key: str) -> str:
     """`https://index.docker.io/v1/` and `registry-1.docker.io` are `docker.io`; `https://host/v2/` is `host`."""
     name = re.sub(r"^https?://", "", key).rstrip("/")
     host, slash, path = re.sub(r"/v[12]$", "", name).partition("/")
+    host = host.lower()
     return ("docker.io" if host in _HUB_HOSTS else host) + slash + path
 
 

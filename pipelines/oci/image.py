@@ -2,7 +2,7 @@
 
     resolve ─┬─ layer … ─┐
              ├─ layer … ─┴─ rootfs, home
-             └─ config
+             └─ config, answer
 
 Resolving is the only step that asks what a tag is now. Which layers there are is known only after it, so it is run
 before the rest is planned. Nothing below it depends on where the image comes from, or on its name.
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from blake3 import blake3
 
 from cache import Object, Store
 from pipelines.graph import build
@@ -72,30 +74,52 @@ def _resolve(job: Job, source: Source) -> None:
         sink.write(found.config)
 
 
+def plan_config(answer: bytes, config: bytes) -> Step:
+    """What was resolved, kept by its content: the reference may stand for something else tomorrow.
+
+    Outputs: `answer` and `config`, as those of `plan_resolve`.
+    """
+    contents = {"answer": answer, "config": config}
+    digests = {name: blake3(content).hexdigest() for name, content in contents.items()}
+
+    def keep(job: Job) -> None:
+        for name, content in contents.items():
+            with job.create(name) as sink:
+                sink.write(content)
+
+    return Step(
+        name=f"config:{digests['config'][:12]}-{digests['answer'][:12]}",
+        kind="oci-config",
+        version=1,
+        build=keep,
+        outputs=("answer", "config"),
+        parameters=digests,
+    )
+
+
 def resolve(store: Store, source: Source, reporter: Reporter) -> tuple[Step, Answer]:
-    """Ask now. The step is returned too: its `config` is one of the image's artifacts."""
+    """Ask now. A step that keeps the answer is returned too: its `config` is one of the image's artifacts."""
     step = plan_resolve(source)
     graph = build(store, [step], reporter, refresh=True)
     record = graph.record(step)
     assert record is not None
-    found = json.loads(store.path(record.outputs["answer"]).read_bytes())
+    answer, config = (store.path(record.outputs[name]).read_bytes() for name in ("answer", "config"))
+    found = json.loads(answer)
     layers = tuple(
         Layer(Descriptor(each["media_type"], each["digest"], each["size_bytes"]), each["diff_id"])
         for each in found["layers"]
     )
-    return step, Answer(found["reference"], found["digest"], found["manifest_digest"], layers)
+    return plan_config(answer, config), Answer(found["reference"], found["digest"], found["manifest_digest"], layers)
 
 
-def plan_oci_image(name: str, resolved: Step, answer: Answer, source: Source, limits: Limits) -> dict[str, Artifact]:
+def plan_oci_image(name: str, config: Step, answer: Answer, source: Source, limits: Limits) -> dict[str, Artifact]:
     """The artifacts of an image that was resolved: `rootfs`, `home` and `config`."""
     steps: dict[str, Step] = {}
     for layer in answer.layers:
         # The same layer may come twice: an empty one often does.
         steps.setdefault(f"{layer.diff_id} {layer.descriptor.digest}", plan_layer(layer, source, limits))
     layers = [steps[f"{layer.diff_id} {layer.descriptor.digest}"] for layer in answer.layers]
-    # It was asked a moment ago, and is not asked again with all that a build asks anew.
-    config = replace(resolved, resolves=False).output("config")
-    return {**plan_rootfs(name, layers, limits), "config": config}
+    return {**plan_rootfs(name, layers, limits), "config": config.output("config")}
 
 
 def build_oci_image(

@@ -7,7 +7,6 @@ merged from metadata alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,29 +24,24 @@ class LayerIndex:
     entries: list[Entry]
 
 
-def format_entries(entries: Iterable[Entry]) -> Iterator[str]:
-    for each in entries:
-        # Bytes as text, one character each: JSON has no bytes.
-        xattrs = {name: value.decode("latin-1") for name, value in each.xattrs.items()}
-        yield (
-            json.dumps(
-                (
-                    each.path,
-                    each.kind,
-                    each.mode,
-                    each.uid,
-                    each.gid,
-                    each.mtime_ns,
-                    each.size,
-                    each.offset,
-                    each.target,
-                    each.device,
-                    xattrs,
-                    each.segments,
-                )
-            )
-            + "\n"
-        )
+def format_entry(entry: Entry) -> str:
+    # Bytes as text, one character each: JSON has no bytes.
+    xattrs = {name: value.decode("latin-1") for name, value in entry.xattrs.items()}
+    fields = (
+        entry.path,
+        entry.kind,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.mtime_ns,
+        entry.size,
+        entry.offset,
+        entry.target,
+        entry.device,
+        xattrs,
+        entry.segments,
+    )
+    return json.dumps(fields) + "\n"
 
 
 def format_head(diff_id: str, size_bytes: int) -> str:

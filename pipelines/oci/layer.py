@@ -14,7 +14,7 @@ from banger.run import is_cancelled
 from banger.sizes import format_bytes
 from pipelines.job import Job
 from pipelines.oci.blob import open_verified
-from pipelines.oci.index import format_entries, format_head
+from pipelines.oci.index import format_entry, format_head
 from pipelines.oci.limits import Limits
 from pipelines.oci.manifest import Layer
 from pipelines.oci.source import Source
@@ -50,17 +50,20 @@ def _build(job: Job, layer: Layer, source: Source, limits: Limits) -> None:
         unpacked = _Hashing(unpack(kept, limits, what), layer.diff_id)
         cursor = Cursor(iter(unpacked), what)
         lines: list[bytes] = []
-        kept_bytes = 0
-        for line in format_entries(read_entries(cursor)):
-            lines.append(line.encode())
-            kept_bytes += len(line)
+        names_bytes = files_bytes = 0
+        for entry in read_entries(cursor):
+            lines.append(format_entry(entry).encode())
+            names_bytes += len(lines[-1])
+            files_bytes += entry.size
             limits.check_entries(len(lines), what)
-            limits.check_names(kept_bytes, what)
+            limits.check_names(names_bytes, what)
         cursor.drain()
         while kept.read(1 << 20):
             # What a packer left after its last member is part of the blob all the same.
             pass
         packed.finish()
+        # With its holes filled, which cost nothing in a layer.
+        limits.check_ratio(kept.done, files_bytes, what)
         unpacked.check(what)
         index.write(format_head(layer.diff_id, unpacked.size_bytes).encode())
         for encoded in lines:
@@ -74,7 +77,7 @@ class _Keeping:
         self._job = job
         self._source = source
         self._sink = sink
-        self._done = 0
+        self.done = 0
         self._total = total
 
     def read(self, size: int) -> bytes:
@@ -82,8 +85,8 @@ class _Keeping:
             raise KeyboardInterrupt
         data = self._source.read(size)
         self._sink.write(data)  # type: ignore[attr-defined]
-        self._done += len(data)
-        self._job.progress("downloading", self._done, self._total if self._total >= 0 else None)
+        self.done += len(data)
+        self._job.progress("downloading", self.done, self._total if self._total >= 0 else None)
         return data
 
 

@@ -16,14 +16,15 @@ class Limits:
 
     `max_ratio` is what a compressed layer may grow to, as a multiple; a layer of at most `ratio_free_bytes` may be
     of any ratio, since honest layers hold files of zeros. `max_names_bytes` is for what is kept in memory: the names
-    of an image, or a layer's names and xattrs.
+    of an image, or a layer's names and xattrs. `max_steps` is for what names cost to follow, through links too.
     """
 
     max_image_bytes: int = 64 * _GIB
     max_ratio: int = 500
     ratio_free_bytes: int = _GIB
     max_entries: int = 2_000_000
-    max_names_bytes: int = _GIB // 2
+    max_names_bytes: int = _GIB // 4
+    max_steps: int = 50_000_000
 
     def check_size(self, size_bytes: int, what: str) -> None:
         if size_bytes > self.max_image_bytes:
@@ -44,6 +45,10 @@ class Limits:
     def check_entries(self, count: int, what: str) -> None:
         if count > self.max_entries:
             raise BangerError(f"{what} has more than {self.max_entries} entries", reason=Reason.TOO_LARGE)
+
+    def check_steps(self, count: int) -> None:
+        if count > self.max_steps:
+            raise BangerError("the image's names take too long to follow", reason=Reason.TOO_LARGE)
 
     def check_names(self, size_bytes: int, what: str) -> None:
         if size_bytes > self.max_names_bytes:

@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.cookiejar
 import json
 import os
 import re
-import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, cast
 from urllib.parse import urlencode, urljoin
 
 from banger.errors import BangerError, Reason
 from banger.run import printable
-from pipelines.oci.credentials import Access, find_credentials, parse_challenges
+from pipelines.oci.credentials import Access, find_credentials, normalise_host, parse_challenges
 from pipelines.oci.reference import DEFAULT_REGISTRY, Reference
 from pipelines.oci.retry import (
     PATIENCE,
@@ -41,6 +39,7 @@ from pipelines.oci.retry import (
     quote_answer,
     read_limited,
 )
+from pipelines.oci.session import find_cas, make_session
 from pipelines.oci.source import Descriptor
 
 if TYPE_CHECKING:
@@ -60,8 +59,6 @@ _MAX_ANSWER_BYTES = 1 << 20
 _MAX_REDIRECTS = 5
 _TIMEOUT_S = (10.0, 30.0)  # to connect, and between two reads
 _CHUNK_BYTES = 1 << 20
-_POOL_SIZE = 16
-_CERTS_D = (Path("/etc/docker/certs.d"), Path("/etc/containers/certs.d"))
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,9 @@ class RegistrySource:
     ) -> None:
         self._reference = reference
         self._patience = patience
-        self._web = _Web(reference.registry, options or {}, environment)
-        known = (options or {}).get(reference.registry)
+        by_host = {normalise_host(host): each for host, each in (options or {}).items()}
+        self._web = _Web(reference.registry, by_host, environment)
+        known = by_host.get(normalise_host(reference.registry))
         self._access = Access(
             reference,
             lambda: find_credentials(reference.registry, environment, repository=reference.repository, options=known),
@@ -177,7 +175,8 @@ class RegistrySource:
             if match is None or int(match[1]) != offset:
                 raise self._corrupt(f"asked for bytes from {offset} on, it sends {printable(told)[:80]!r}")
             start, total = offset, match[2]
-        if descriptor.size_bytes >= 0 and total.isdecimal() and int(total) != descriptor.size_bytes:
+        if descriptor.size_bytes >= 0 and total.isdecimal() and total.lstrip("0") != f"{descriptor.size_bytes or ''}":
+            total = printable(total)[:20]
             raise self._corrupt(f"the blob {descriptor.digest} has {total} bytes instead of {descriptor.size_bytes}")
         return offset - start
 
@@ -306,13 +305,14 @@ class _Web:
     def _get_session(self) -> Session:
         with self._session_lock:
             if self._session is None:
-                cas = _find_cas(self._registry, self._options.get(self._registry), self._environment)
+                known = self._options.get(normalise_host(self._registry))
+                cas = find_cas(self._registry, None if known is None else known.ca, self._environment)
                 insecure = [_HUB_HOST if host == DEFAULT_REGISTRY else host for host in self._options]
-                self._session = _make_session(cas, [host for host in insecure if self._is_insecure(host)])
+                self._session = make_session(cas, [host for host in insecure if self._is_insecure(host)])
             return self._session
 
     def _is_insecure(self, host: str) -> bool:
-        known = self._options.get(DEFAULT_REGISTRY if host == _HUB_HOST else host)
+        known = self._options.get(normalise_host(host))
         return known is not None and known.insecure
 
     def _follow(self, url: str, location: str) -> str:
@@ -336,58 +336,6 @@ class _Web:
                 reason=Reason.UNAUTHORIZED,
                 hint="mark the token server's host insecure in the configuration, if you trust the network to it",
             )
-
-
-def _make_session(cas: list[Path], insecure_hosts: list[str]) -> Session:
-    """Trusts the system's CAs, those that come with requests, and `cas`; of insecure hosts it checks nothing."""
-    import certifi
-    import requests
-    import urllib3
-    from requests.adapters import HTTPAdapter
-
-    context = ssl.create_default_context()
-    for path in [Path(certifi.where()), *cas]:
-        try:
-            context.load_verify_locations(cafile=path)
-        except OSError as error:
-            why = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
-            raise BangerError(f"the CA file {path} cannot be used: {why}", reason=Reason.BAD_INPUT) from error
-
-    class Trusting(HTTPAdapter):
-        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-            super().init_poolmanager(*args, **kwargs, ssl_context=context)
-
-        def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-            return super().proxy_manager_for(*args, **kwargs, ssl_context=context)
-
-        def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-            conn.cert_reqs = "CERT_REQUIRED"
-
-    class Plain(requests.Session):
-        def get_redirect_target(self, resp: Response) -> str | None:
-            # Else requests reads the whole body of a redirect, however long, even when it is not to follow it.
-            return None
-
-    session = Plain()
-    session.trust_env = False
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    session.headers.update({"User-Agent": "banger", "Accept-Encoding": "identity", "Accept": "*/*"})
-    session.mount("https://", Trusting(pool_maxsize=_POOL_SIZE))
-    session.mount("http://", HTTPAdapter(pool_maxsize=_POOL_SIZE))
-    for host in insecure_hosts:
-        session.mount(f"https://{host}/", HTTPAdapter(pool_maxsize=_POOL_SIZE))
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    return session
-
-
-def _find_cas(registry: str, known: RegistryOptions | None, environment: Mapping[str, str]) -> list[Path]:
-    named = [environment.get(name) for name in ("BANGER_REGISTRY_CA", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")]
-    cas = [Path(name) for name in named if name]
-    if known is not None and known.ca is not None:
-        cas.append(known.ca)
-    for folder in _CERTS_D:
-        cas += sorted((folder / registry).glob("*.crt"))
-    return cas
 
 
 def _digest(content: bytes, algorithm: str) -> str:

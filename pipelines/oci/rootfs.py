@@ -54,7 +54,11 @@ def plan_rootfs(name: str, layers: Sequence[Step], limits: Limits) -> dict[str, 
 
 
 def _build(job: Job, count: int, limits: Limits) -> None:
-    indexes = [read_index(job.input(f"index-{number:03}")) for number in range(count)]
+    paths = [job.input(f"index-{number:03}") for number in range(count)]
+    # Of a layer that comes many times there is one index; all of them are in memory at once.
+    limits.check_names(sum(path.stat().st_size for path in set(paths)), "the image")
+    known = {path: read_index(path) for path in set(paths)}
+    indexes = [known[path] for path in paths]
     limits.check_entries(sum(len(index.entries) for index in indexes), "the image")
     job.progress("merging the layers")
     tree = plan_tree(indexes, limits)
@@ -108,9 +112,12 @@ def plan_tree(indexes: Sequence[LayerIndex], limits: Limits) -> Plan:
 
 
 def list_home(root: Node) -> Iterator[tuple[str, Node]]:
-    """What is at /root, wherever a link leads it: `.` and the paths below, relative. Nothing where there is none."""
+    """What is at /root, wherever a link leads it: `.` and the paths below, relative. Nothing where there is none.
+
+    One that leads to the root itself, or above it, is none.
+    """
     home = find_folder(root, _HOME)
-    if home is not None:
+    if home is not None and home is not root:
         yield ".", home
         yield from list_nodes(home)
 

@@ -22,6 +22,9 @@ from pipelines.oci.stream import Cursor
 BLOCK_BYTES = 512
 # Far more than any tool writes; xattrs are at most 64 KiB each (xattr(7)).
 _MAX_EXTENSION_BYTES = 1 << 20
+_MAX_XATTR_NAME_BYTES = 255
+# What mkfs.erofs holds for one file.
+_MAX_XATTRS_BYTES = 32 << 10
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _XATTR = b"SCHILY.xattr."
 _NUL_FREE = (b"path", b"linkpath", b"GNU.sparse.name")
@@ -115,12 +118,13 @@ def _parse_entry(
     name, mode, uid, gid, size, mtime, _sum, flag, link, magic, _user, _group, major, minor, prefix = fields
     name, link = name.split(b"\0", 1)[0], link.split(b"\0", 1)[0]
     is_gnu = magic == b"ustar  \0"
-    if magic == b"ustar\x0000" and prefix[0]:
+    # Of any version, as Go's reader takes it.
+    if magic[:6] == b"ustar\0" and prefix[0]:
         # POSIX has 155 bytes there; star, which says so at the end of the block, has 131 (and times after them).
         folder = (prefix[:131] if block[508:] == b"tar\0" else prefix).split(b"\0", 1)[0]
         name = folder + b"/" + name if folder else name
-    name = pax.get(b"path") or long.get(b"L", name)
-    link = pax.get(b"linkpath") or long.get(b"K", link)
+    name = long.get(b"L") or pax.get(b"path") or name
+    link = long.get(b"K") or pax.get(b"linkpath") or link
     kind = _KINDS.get(flag)
     if kind is None or (flag == b"S" and not is_gnu):
         raise _bad(f"{_text(name)[:100]!r} is of a type that is not known: {flag!r}", Reason.BAD_INPUT)
@@ -138,8 +142,8 @@ def _parse_entry(
         mtime_ns=_parse_time(pax[b"mtime"]) if pax.get(b"mtime") else parse_number(mtime, signed=True) * 1_000_000_000,
         size=stored,
         target=_text(link) if kind in (Kind.LINK, Kind.SYMLINK) else "",
-        device=(parse_number(major), parse_number(minor)) if has_device else (0, 0),
-        xattrs={_text(key[len(_XATTR) :]): value for key, value in pax.items() if key.startswith(_XATTR) and value},
+        device=_check_device(parse_number(major), parse_number(minor)) if has_device else (0, 0),
+        xattrs=_parse_xattrs(pax),
     )
     if kind is Kind.FILE:
         begin = cursor.position
@@ -178,12 +182,18 @@ def _parse_sparse(
     else:
         return entry
     name = pax.get(b"GNU.sparse.name")
+    # Joined where they touch: a map of many that are empty is small in an archive, and large in memory.
+    joined: list[tuple[int, int]] = []
     end = 0
     for offset, length in segments:
         if offset < end or length < 0 or offset + length > size:
             raise _bad(f"the map of holes of {entry.path[:100]!r} is not in order")
+        if length and joined and offset == end:
+            joined[-1] = (joined[-1][0], joined[-1][1] + length)
+        elif length:
+            joined.append((offset, length))
         end = offset + length
-    return replace(entry, path=_text(name) if name else entry.path, size=size, segments=segments)
+    return replace(entry, path=_text(name) if name else entry.path, size=size, segments=joined)
 
 
 def _check_sum(block: bytes, field: bytes) -> None:
@@ -234,6 +244,25 @@ def _parse_time(text: bytes) -> int:
         raise _bad(f"a time that is none: {text[:30]!r}")
     nanoseconds = parse_decimal(digits) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
     return -nanoseconds if whole.startswith(b"-") else nanoseconds
+
+
+def _check_device(major: int, minor: int) -> tuple[int, int]:
+    # Linux, include/linux/kdev_t.h: 12 bits and 20.
+    if major >= 1 << 12 or minor >= 1 << 20:
+        raise _bad(f"a device out of range: {major}:{minor}", Reason.BAD_INPUT)
+    return major, minor
+
+
+def _parse_xattrs(pax: dict[bytes, bytes]) -> dict[str, bytes]:
+    """Those of an entry, as star and GNU tar write them; an empty value is none there."""
+    found = {key[len(_XATTR) :]: value for key, value in pax.items() if key.startswith(_XATTR) and value}
+    for name in found:
+        # xattr(7): "namespace.attribute", at most 255 bytes.
+        if not all(name.partition(b".")[::2]) or len(name) > _MAX_XATTR_NAME_BYTES or b"\0" in name:
+            raise _bad(f"an xattr of no valid name: {_text(name)[:50]!r}", Reason.BAD_INPUT)
+    if sum(len(name) + len(value) for name, value in found.items()) > _MAX_XATTRS_BYTES:
+        raise _bad("an entry with more xattrs than a filesystem holds", Reason.BAD_INPUT)
+    return {_text(name): value for name, value in found.items()}
 
 
 def _check_id(number: int) -> int:

@@ -93,5 +93,6 @@ def _pack(
     block[157 : 157 + len(target)] = target
     block[257:265] = b"ustar\x0000"
     block[329:345] = b"%07o\0%07o\0" % device
+    assert len(block) == BLOCK_BYTES
     block[148:156] = b"%06o\0 " % sum(block)
     return bytes(block)

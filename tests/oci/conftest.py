@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.oci.registries import Authority, Registry, TokenServer, make_authority, run_registry
+from tests.oci.registries import Authority, Registry, TokenServer, make_authority, make_layer, run_registry
+from tests.oci.user import User
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +48,13 @@ def nobody(tmp_path: Path) -> dict[str, str]:
     """An environment with a home of its own, where no credentials are."""
     (tmp_path / "home").mkdir()
     return {"HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "home/run")}
+
+
+@pytest.fixture
+def make_user(tmp_path: Path) -> Callable[[str], User]:
+    return lambda name: User(tmp_path / f"home-{name}")
+
+
+@pytest.fixture
+def layers() -> list[bytes]:
+    return [make_layer(f"file-{number}", 200_000, number) for number in range(3)]

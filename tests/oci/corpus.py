@@ -1,16 +1,10 @@
-"""Images that say everything a layer can say, alone and together: name -> its layers, lowest first.
-
-`CASES` are written byte by byte; `make_program_cases` has the real GNU tar write some, in each of its formats.
-"""
+"""Images that say everything a layer can say, alone and together: name -> its layers, lowest first, byte by byte."""
 
 from __future__ import annotations
 
 import os
 import random
-import socket
 import struct
-import subprocess
-from pathlib import Path
 
 from tests.oci.layers import (
     GNU,
@@ -46,6 +40,7 @@ _BIG = _RANDOM.randbytes(2_500_001)
 _SPLIT = header(b"x", b"0")
 # POSIX.1-2017, ustar: "prefix", a slash, "name".
 _PREFIXED = seal(_SPLIT[:345] + b"p/q".ljust(155, b"\0") + _SPLIT[500:])
+_UNVERSIONED = seal(_PREFIXED[:263] + b"\0\0" + _PREFIXED[265:])
 _ABC = folder("a") + folder("a/b") + file("a/b/c", b"lower c") + file("a/b/d", b"lower d") + file("a/e", b"lower e")
 _LIB = folder("usr") + folder("usr/lib") + file("usr/lib/old", b"old") + symlink("lib", "usr/lib")
 _PRIVATE = layer(folder("p", mode=0o700, uid=5, xattrs={"user.a": b"1"}), file("p/old"), folder("p/q", mode=0o711))
@@ -269,6 +264,10 @@ CASES: dict[str, tuple[bytes, ...]] = {
             file("large", xattrs={"user.large": b"x" * 3000}),
         ),
     ),
+    "notes of an overlay filesystem": (
+        layer(folder("a", xattrs={"trusted.overlay.opaque": b"y", "trusted.t": b"kept"}), file("a/x")),
+        layer(file("y", b"y", xattrs={"trusted.overlay.metacopy": b"\0", "trusted.overlay.redirect": b"/etc"})),
+    ),
     "pax records that mean nothing here": (
         layer(
             file(
@@ -355,6 +354,7 @@ CASES: dict[str, tuple[bytes, ...]] = {
         ),
     ),
     "name split by ustar's prefix": (layer(_PREFIXED, file("p/y")),),
+    "name split by the prefix of a ustar of no version": (layer(_UNVERSIONED, file("p/y")),),
     "a name that ends in a slash": (layer(header(b"f/", b"0", 1) + pad(b"f"), symlink("s/", "f/"), fifo("p/")),),
     "an old folder with a size": (layer(header(b"d/", b"\0", 3, mode=0o700, magic=V7), file("d/f")),),
     "a global pax header": (layer(pax_header({"comment": "0123abcd"}, b"g"), file("x")),),
@@ -394,47 +394,3 @@ CASES: dict[str, tuple[bytes, ...]] = {
         layer(folder("a/b", mode=0o1777), symlink("usr/lib/x", "/a"), file("lib/q", b"q")),
     ),
 }
-
-
-def make_program_cases(folder: Path) -> dict[str, tuple[bytes, ...]]:
-    """The same tree by GNU tar in each of its formats, and a sparse file in each of its sparse forms."""
-    tree = folder / "tree"
-    (tree / "sub").mkdir(parents=True)
-    (tree / "sub" / "file").write_bytes(b"content")
-    os.link(tree / "sub" / "file", tree / "sub" / "link")
-    (tree / "symlink").symlink_to("sub/file")
-    os.mkfifo(tree / "fifo")
-    os.setxattr(tree / "sub" / "file", "user.mime", b"text/plain")
-    with socket.socket(socket.AF_UNIX) as ignored:
-        ignored.bind(os.path.relpath(tree / "socket"))
-    sparse = folder / "sparse"
-    sparse.mkdir()
-    _write_sparse(sparse / "some", [(70_000, b"a" * 5000), (300_000, b"b")], 1 << 20)
-    _write_sparse(sparse / "many", [(n * 16_384, b"%03d" % n * 300) for n in range(60)], 60 * 16_384)
-    _write_sparse(sparse / "ends in data", [(1 << 20, b"end")], (1 << 20) + 3)
-    _write_sparse(sparse / "nothing but hole", [], 1 << 20)
-    (sparse / "dense").write_bytes(b"dense" * 1000)
-    formats = {name: ["--format", name] for name in ("v7", "oldgnu", "gnu", "ustar")}
-    formats["v7"] += ["--exclude=./fifo"]
-    formats["pax"] = ["--format", "posix", "--xattrs"]
-    holes = {
-        f"sparse {version}": ["--format", "posix", f"--sparse-version={version}"] for version in ("0.0", "0.1", "1.0")
-    }
-    holes["sparse old"] = ["--format", "gnu"]
-    cases = {f"GNU tar, {name}": (_tar(tree, *options),) for name, options in formats.items()}
-    cases |= {f"GNU tar, {name}": (_tar(sparse, "--hole-detection=seek", *options),) for name, options in holes.items()}
-    return cases
-
-
-def _write_sparse(path: Path, pieces: list[tuple[int, bytes]], size: int) -> None:
-    with path.open("wb") as stream:
-        for at, data in pieces:
-            stream.seek(at)
-            stream.write(data)
-        stream.truncate(size)
-
-
-def _tar(tree: Path, *options: str) -> bytes:
-    common = ["--sort=name", "--mtime=@1400000000", "--warning=no-file-ignored"]
-    done = subprocess.run(["tar", "-c", "-C", str(tree), *common, *options, "."], stdout=subprocess.PIPE, check=True)
-    return done.stdout

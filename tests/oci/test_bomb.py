@@ -77,10 +77,40 @@ def test_folders_that_no_entry_speaks_of_count_as_entries(tmp_path: Path) -> Non
 
 def test_names_and_xattrs_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
     limits = Limits(max_names_bytes=_MIB)
-    large = [file(f"x{n}", xattrs={"user.large": bytes(60_000)}) for n in range(20)]
+    large = [file(f"x{n}", xattrs={"user.large": bytes(30_000)}) for n in range(40)]
     assert refuse(tmp_path / "xattrs", layer(*large), limits=limits).reason is Reason.TOO_LARGE
     deep = [file(f"{n}/" + "d/" * 1000 + "x") for n in range(20)]
     assert refuse(tmp_path / "names", layer(*deep), limits=limits).reason is Reason.TOO_LARGE
+
+
+def test_many_opaque_markers_are_cheap(tmp_path: Path) -> None:
+    files = [file(f"x{number}") for number in range(3000)]
+    accept(tmp_path, layer(*files), layer(*files, *[opaque("")] * 3000))
+
+
+def test_links_that_take_long_to_follow_are_refused(tmp_path: Path) -> None:
+    links = [symlink(f"s{number}", "d/../" * 700 + f"s{number + 1}") for number in range(30)]
+    members = [folder("d"), *links, folder("s30"), *[file(f"s0/x{number}") for number in range(100)]]
+    assert refuse(tmp_path, layer(*members), limits=Limits(max_steps=100_000)).reason is Reason.TOO_LARGE
+
+
+def test_a_layer_that_comes_many_times_is_in_memory_once(tmp_path: Path) -> None:
+    many = layer(*(file(f"x{number}") for number in range(5000)))
+    assert refuse(tmp_path / "a", *[many] * 30, limits=Limits(max_entries=100_000)).reason is Reason.TOO_LARGE
+    accept(tmp_path / "b", *[many] * 30, limits=Limits(max_names_bytes=1_000_000))
+
+
+def test_holes_count_for_the_ratio(tmp_path: Path) -> None:
+    limits = Limits(max_ratio=100, ratio_free_bytes=_MIB)
+    records = {"GNU.sparse.size": str(64 * _MIB), "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,4"}
+    assert refuse(tmp_path, layer(file("x", b"data", pax=records)), limits=limits).reason is Reason.TOO_LARGE
+
+
+def test_empty_pieces_of_a_file_with_holes_take_no_room(tmp_path: Path) -> None:
+    pieces = b"100000\n" + b"0\n0\n" * 100_000
+    text = pieces.ljust(-len(pieces) % 512 + len(pieces), b"\0")
+    records = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "x", "GNU.sparse.realsize": "9"}
+    accept(tmp_path, layer(file("x", text, pax=records)), limits=Limits(max_names_bytes=10_000))
 
 
 def test_a_tree_a_thousand_folders_deep_is_hidden_and_made_again(tmp_path: Path) -> None:

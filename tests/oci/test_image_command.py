@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from banger.errors import BangerError, Reason
 from banger.machine.record import Records, Wish
 from banger.network import DEFAULT_SUBNET
-from banger.paths import Paths
 from banger.vmm.process import identify_self
 from cache import Store
 from pipelines.graph import build
@@ -23,64 +20,27 @@ from pipelines.oci.image import build_oci_image, plan_oci_image, resolve
 from pipelines.oci.layout import LayoutSource
 from pipelines.oci.limits import Limits
 from pipelines.reporter import Silent
-from tests.oci.registries import Faults, Registry, make_layer, make_layout, run_proxy
-
-BIN = Path(sys.executable).parent
-REPOSITORY = Path(__file__).parents[2]
-
-
-class User:
-    """Somebody with a home, where nobody is logged in anywhere."""
-
-    def __init__(self, home: Path) -> None:
-        home.mkdir()
-        self.environment = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "PATH": os.environ["PATH"]}
-        self.paths = Paths.from_environment(self.environment)
-
-    def run(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [*words], env=self.environment, cwd=REPOSITORY, input=stdin, capture_output=True, timeout=60
-        )
-
-    def banger(self, *words: str, stdin: bytes = b"") -> str:
-        done = self.run(str(BIN / "banger"), *words, stdin=stdin)
-        assert done.returncode == 0, done.stderr.decode()
-        self.said = done.stderr.decode()
-        return done.stdout.decode()
-
-    def refusal(self, *words: str) -> dict[str, str]:
-        done = self.run(str(BIN / "banger"), *words, "--json")
-        assert done.returncode == 1, done.stdout
-        assert done.stdout == b""
-        error: dict[str, str] = json.loads(done.stderr.splitlines()[-1])["error"]
-        return error
-
-    def show(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.banger("image", "show", name))
-        return found
-
-
-@pytest.fixture
-def make_user(tmp_path: Path) -> Callable[[str], User]:
-    return lambda name: User(tmp_path / f"home-{name}")
-
-
-@pytest.fixture
-def layers() -> list[bytes]:
-    return [make_layer(f"file-{number}", 200_000, number) for number in range(3)]
+from tests.oci.layers import file, layer, write_layout
+from tests.oci.registries import Faults, Registry, make_layout, run_proxy
+from tests.oci.user import BIN, User
 
 
 def test_an_image_of_a_registry_is_built_listed_shown_and_deleted(
-    open_registry: Registry, make_user: Callable[[str], User], layers: list[bytes], tmp_path: Path
+    open_registry: Registry, make_user: Callable[[str], User], tmp_path: Path
 ) -> None:
     user = make_user("a")
-    reference = open_registry.push(make_layout(tmp_path / "x", layers), "team/app:v1")
+    write_layout(tmp_path / "x", {"it": [layer(file(f"{number}", os.urandom(200_000))) for number in range(3)]})
+    wanted = ["--config.label=team=blue", "--history.created_by=labels"]
+    subprocess.run(["umoci", "config", "--image", f"{tmp_path}/x:it", *wanted], check=True)
+    reference = open_registry.push(Path(f"{tmp_path}/x:it"), "team/app:v1")
     assert user.banger("image", "build", reference) == f"{reference}\n"
     [listed] = json.loads(user.banger("image", "list", "--json"))
     shown = user.show(reference)
     assert listed["name"] == shown["name"] == shown["reference"] == reference
     assert shown["kernel"] == "debian-6.12"
     assert len(shown["layers"]) == 3
+    assert [each["created_by"] for each in shown["history"]] == ["layer 0", "layer 1", "layer 2", "labels"]
+    assert shown["config"]["labels"] == {"team": "blue"}
     assert shown["size_bytes"] > 600_000
     assert reference in user.banger("image", "list")
     user.banger("image", "build", reference, "--name", "mine", "--kernel", "debian-6.12")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banger.errors import BangerError, Reason
-from pipelines.oci import registry as registry_module
+from pipelines.oci import session
 from pipelines.oci.blob import open_verified, read_verified
 from pipelines.oci.credentials import Challenge, parse_challenges
 from pipelines.oci.reference import parse_reference
@@ -146,7 +146,7 @@ def test_a_ca_where_docker_looks_for_it(
     folder.mkdir(parents=True)
     assert locked_registry.ca is not None
     (folder / "ca.crt").write_bytes(locked_registry.ca.read_bytes())
-    monkeypatch.setattr(registry_module, "_CERTS_D", (tmp_path / "missing", tmp_path / "certs.d"))
+    monkeypatch.setattr(session, "_CERTS_D", (tmp_path / "missing", tmp_path / "certs.d"))
     source = open_source(reference, nobody, locked_registry.options(ca=None))
     assert read_all(source)[1:] == LAYERS
 

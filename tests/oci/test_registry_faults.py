@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from banger import run
@@ -89,6 +89,20 @@ def test_an_end_that_came_too_early_is_no_end(bench: Bench) -> None:
     bench.faults.drop_after = [500_000, 500_000]
     assert bench.download() == LAYER
     assert bench.faults.ranges() == ["", "bytes=500000-", "bytes=1000000-"]
+
+
+def test_a_server_that_gives_a_byte_at_a_time_is_given_up(bench: Bench) -> None:
+    for headers in ({"Content-Length": None}, {}):
+        bench.faults.headers = headers
+        bench.faults.drop_after = [1] * 50
+        bench.faults.seen.clear()
+        assert bench.failure().reason is Reason.NETWORK
+        assert len(bench.faults.ranges()) == QUICK.attempts
+
+
+def test_a_length_that_no_machine_could_hold_is_a_lie(bench: Bench) -> None:
+    bench.faults.headers = {"Content-Length": "9" * 5000}
+    assert bench.failure().reason in (Reason.CORRUPT, Reason.NETWORK)
 
 
 def test_a_server_that_ignores_ranges_is_read_from_the_start_again(bench: Bench) -> None:
@@ -302,6 +316,7 @@ def test_a_redirect_in_a_circle_ends(bench: Bench) -> None:
     assert len(bench.faults.ranges()) < 10
 
 
+@example("Mon, 01 Jan 99999999999 00:00:00 GMT")
 @given(st.text(max_size=40) | st.integers().map(str) | st.datetimes().map(email.utils.format_datetime))
 def test_a_wild_retry_after_is_seconds_or_nothing(text: str) -> None:
     seconds = parse_retry_after(text)

@@ -47,7 +47,7 @@ entries = st.builds(
     gid=st.integers(0, (1 << 32) - 2),
     mtime_ns=st.integers(-(1 << 40), 1 << 40).map(lambda seconds: seconds * 1_000_000_000) | st.integers(0, 1 << 63),
     target=names,
-    device=st.tuples(st.integers(0, 0o7777777), st.integers(0, 0o7777777)),
+    device=st.tuples(st.integers(0, (1 << 12) - 1), st.integers(0, (1 << 20) - 1)),
     xattrs=st.dictionaries(
         st.sampled_from(("user.a", "security.capability", "user.ö")), st.binary(min_size=1, max_size=40)
     ),

@@ -87,6 +87,31 @@ def test_an_entry_without_a_name_or_with_an_owner_out_of_range_is_refused(entry:
     assert refuse(tmp_path, layer(entry)).reason is Reason.BAD_INPUT
 
 
+@pytest.mark.parametrize(("major", "minor"), [(4096, 0), (0, 1 << 20), (1 << 24, 3), (1 << 40, 5)])
+def test_a_device_that_linux_cannot_have_is_refused(major: int, minor: int, tmp_path: Path) -> None:
+    assert refuse(tmp_path, layer(device("x", b"3", major, minor, magic=GNU))).reason is Reason.BAD_INPUT
+
+
+@pytest.mark.parametrize("name", ["user.", ".x", "user", "user." + "x" * 251, "user.a\0b"])
+def test_an_xattr_without_a_proper_name_is_refused(name: str, tmp_path: Path) -> None:
+    assert refuse(tmp_path, layer(file("x", xattrs={name: b"1"}))).reason is Reason.BAD_INPUT
+
+
+def test_more_xattrs_than_a_filesystem_holds_are_refused(tmp_path: Path) -> None:
+    one = {"user.large": bytes(40_000)}
+    many = {f"user.{number}": bytes(12_000) for number in range(3)}
+    for number, xattrs in enumerate((one, many)):
+        assert refuse(tmp_path / str(number), layer(file("x", xattrs=xattrs))).reason is Reason.BAD_INPUT
+    accept(tmp_path / "most", layer(file("x", xattrs={"user.large": bytes(30_000)})))
+
+
+def test_the_whiteout_of_an_overlay_filesystem_is_no_device_of_an_image(tmp_path: Path) -> None:
+    """It would be one in the machine, whose root is an overlay."""
+    with_device = accept(tmp_path / "a", layer(file("x"), file("y")), layer(device("x", b"3", 0, 0)))
+    without = accept(tmp_path / "b", layer(file("y")))
+    assert with_device.files["rootfs"] == without.files["rootfs"]
+
+
 @pytest.mark.parametrize("kind", [b"8", b"A", b"D", b"M", b"\xff", b"S"])
 def test_a_member_of_an_unknown_type_is_refused(kind: bytes, tmp_path: Path) -> None:
     assert refuse(tmp_path, layer(member("x", kind))).reason is Reason.BAD_INPUT

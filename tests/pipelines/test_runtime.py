@@ -52,6 +52,22 @@ def _prepare(root: Path, init: str = "/run/banger/bin/init") -> str:
     return (root / "run/banger/ran").read_text()
 
 
+_FITTING = """\
+port 22
+hostkey /etc/ssh/ssh_host_ed25519_key
+permitrootlogin without-password
+pubkeyauthentication yes
+passwordauthentication no
+authorizedkeysfile /root/.ssh/authorized_keys
+"""
+
+
+def _write_sshd(root: Path, settings: str = _FITTING) -> None:
+    """One that reports these settings (`sshd -T`)."""
+    _write(root, "usr/sbin/sshd", "#!/run/banger/bin/busybox sh\ncat /settings\n")
+    _write(root, "settings", settings)
+
+
 _PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1234:1235::/srv:/bin/sh\n77:x:99:99::/77:\nlast:x:5:6::"
 _GROUP = "root:x:0:\napp:x:1235:\nmore:x:70:other,app\nmost:x:71:app\napple:x:72:apple\nlast:x:73:last"
 
@@ -107,9 +123,10 @@ def test_an_image_that_lacks_nothing_is_not_touched(root: Path) -> None:
         "etc/group": "root:x:0:\n",
         "etc/shadow": "root:*:19000:0:99999:7:::\n",
         "etc/shells": "/bin/bash\n",
-        "usr/sbin/sshd": "",
         "usr/lib/sftp-server": "",
     }
+    _write_sshd(root)
+    _write(root, "sbin/openrc")
     before = {path: _write(root, path, text).stat().st_mtime_ns for path, text in files.items()}
     (root / "etc/runlevels/default").mkdir(parents=True)
     (root / "etc/runlevels/default/sshd").symlink_to("/etc/init.d/sshd")
@@ -167,20 +184,64 @@ def test_accounts_are_found_through_links_and_links_to_nowhere_give_way(root: Pa
 @pytest.mark.parametrize(
     ("wanted", "init", "served"),
     [
-        ("etc/systemd/system/multi-user.target.wants/ssh.service", "/sbin/init", False),
-        ("usr/lib/systemd/system/multi-user.target.wants/sshd.service", "/sbin/init", False),
-        ("etc/systemd/system/sockets.target.wants/ssh.socket", "/sbin/init", False),
+        ("etc/systemd/system/multi-user.target.wants/ssh.service", "/systemd", False),
+        ("usr/lib/systemd/system/multi-user.target.wants/sshd.service", "/systemd", False),
+        ("etc/systemd/system/sockets.target.wants/ssh.socket", "/systemd", False),
+        ("etc/systemd/system/multi-user.target.wants/ssh.service", "/sbin/init", True),
         ("etc/rc3.d/S01ssh", "/sbin/init", False),
-        ("etc/systemd/system/ssh.socket.wants/sshd-keygen.service", "/sbin/init", True),
+        ("etc/rc3.d/S01ssh", "/systemd", True),
+        ("etc/systemd/system/ssh.socket.wants/sshd-keygen.service", "/systemd", True),
         ("etc/systemd/system/multi-user.target.wants/ssh.service", "/run/banger/bin/init", True),
     ],
 )
 def test_an_image_whose_sshd_nobody_starts_gets_ours(root: Path, wanted: str, init: str, served: bool) -> None:
-    _write(root, "usr/sbin/sshd")
+    _write_sshd(root)
+    _write(root, "systemd")
+    _write(root, "etc/init.d/rc")
     link = root / wanted
     link.parent.mkdir(parents=True)
     link.symlink_to("anything")
-    assert ("dropbear -r" in _prepare(root, init)) is served
+    assert _is_served(root, init) is served
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("port 22", "port 2222"),
+        ("without-password", "no"),
+        ("without-password", "forced-commands-only"),
+        ("passwordauthentication no", "passwordauthentication yes"),
+        ("ssh_host_ed25519_key", "ssh_host_rsa_key"),
+        ("pubkeyauthentication yes", "pubkeyauthentication no"),
+        ("/root/.ssh/authorized_keys", "/etc/ssh/keys"),
+        ("port 22", "port 22\nallowusers app"),
+        ("port 22", "port 22\ndenygroups root"),
+        (_FITTING, ""),
+    ],
+)
+def test_an_sshd_that_would_not_do_is_masked_and_ours_serves(root: Path, before: str, after: str) -> None:
+    _write_sshd(root, _FITTING.replace(before, after))
+    _write(root, "systemd")
+    link = root / "etc/systemd/system/multi-user.target.wants/ssh.service"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/usr/lib/systemd/system/ssh.service")
+    assert _is_served(root, "/systemd")
+    assert (root / "run/systemd/system/ssh.service").readlink() == Path("/dev/null")
+
+
+def test_an_sshd_that_systemd_is_not_to_start_is_none(root: Path) -> None:
+    _write_sshd(root)
+    _write(root, "systemd")
+    link = root / "etc/systemd/system/multi-user.target.wants/ssh.service"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/usr/lib/systemd/system/ssh.service")
+    (root / "etc/systemd/system/ssh.service").symlink_to("/dev/null")
+    assert _is_served(root, "/systemd")
+
+
+def _is_served(root: Path, init: str) -> bool:
+    """By our ssh server, at once or as a unit."""
+    return "dropbear -r" in _prepare(root, init) or (root / "run/systemd/system/banger-ssh.service").exists()
 
 
 def test_systemd_starts_ours_when_its_boot_is_far_enough(root: Path) -> None:
