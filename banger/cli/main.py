@@ -22,6 +22,7 @@ from banger.errors import BangerError, Reason
 _COMPLETE = "_BANGER_COMPLETE"
 _NOUNS = {
     "cache": "What was built is kept here.",
+    "config": "Settings: show what counts, write a file to begin with.",
     "image": "What machines are made from.",
     "kernel": "What machines boot.",
     "vm": "Machines: run, create, start, stop, delete, list, show, ssh, exec, logs.",

@@ -19,6 +19,7 @@ from banger.errors import BangerError, Reason
 
 _T = TypeVar("_T")
 _MAX_ANSWER_BYTES = 4 << 20
+_WRITE_BYTES = 1 << 15
 _POLL_FIRST_S = 0.01
 _POLL_MOST_S = 0.1
 _RESEND_S = 0.15
@@ -56,6 +57,16 @@ class Agent:
         handle = self.ask("guest-file-open", path=path)
         try:
             return _decode(self.ask("guest-file-read", handle=handle, count=most_bytes), "buf-b64")
+        finally:
+            self.ask("guest-file-close", handle=handle)
+
+    def write_file(self, path: str, content: bytes) -> None:
+        """A whole file, made anew."""
+        handle = self.ask("guest-file-open", path=path, mode="w")
+        try:
+            for at in range(0, len(content), _WRITE_BYTES):
+                block = content[at : at + _WRITE_BYTES]
+                self.ask("guest-file-write", handle=handle, buf_b64=base64.b64encode(block).decode(), count=len(block))
         finally:
             self.ask("guest-file-close", handle=handle)
 

@@ -72,6 +72,10 @@ def format_for_any_shell(line: str) -> str:
     return f"""/bin/sh -c 'eval "$({_RUNTIME}/busybox printf %b "$0")"' '{escaped}'"""
 
 
+def format_removal(path: str) -> str:
+    return f"{_RUNTIME}/busybox rm -f {quote(path)}"
+
+
 def _format_entry(around: Surroundings) -> str:
     """Into the folder, or no further."""
     if around.folder is None:

@@ -1,6 +1,7 @@
-"""What makes a machine this one: its name, address, keys and mirrors, as files on its own two disks.
+"""What makes a machine this one: its name, address, host key and mirrors, as files on its overlay disk.
 
-Nothing here touches an image. The overlay disk lies over the image's root (`upper/`); the work disk becomes /root.
+Nothing here touches an image. The overlay disk lies over the image's root (`upper/`); the work disk (`home.py`) becomes
+/root.
 """
 
 from __future__ import annotations
@@ -46,7 +47,6 @@ class Identity:
     name: str
     address: IPv4Address
     host_key: HostKey
-    authorized_key: str
     nameservers: tuple[str, ...]
     mirrors: Mirrors | None
 
@@ -81,7 +81,7 @@ def _parse_nameservers(lines: Sequence[str]) -> Iterator[str]:
 
 def write_overlay(tar: tarfile.TarFile, identity: Identity) -> None:
     """The content of the overlay disk: `upper` and `work` of the overlay, Docker's folders, and the identity."""
-    disk = _Writer(tar)
+    disk = TarWriter(tar)
     for folder in ("work", "docker", "containerd"):
         disk.folder(folder, 0o710)
     disk.folder("upper", 0o755)
@@ -128,23 +128,7 @@ def plan_identity_files(identity: Identity) -> list[tuple[str, str, int]]:
     return files
 
 
-def write_home(tar: tarfile.TarFile, identity: Identity, home: Path) -> None:
-    """The content of the work disk: the image's own /root, and the key that opens it.
-
-    The folders that sshd looks at (StrictModes) get the modes it wants, whatever the image says.
-    """
-    disk = _Writer(tar)
-    disk.folder(".", 0o700)
-    disk.folder(".ssh", 0o700)
-    disk.file(".ssh/authorized_keys", f"{identity.authorized_key}\n", 0o600)
-    with tarfile.open(home) as source:
-        for member in source:
-            if member.name in (".", ".ssh", ".ssh/authorized_keys"):
-                continue
-            tar.addfile(member, source.extractfile(member) if member.isreg() else None)
-
-
-class _Writer:
+class TarWriter:
     """Adds entries of root with the time of now to a tar."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:

@@ -20,7 +20,9 @@ from pathlib import Path
 from banger import network
 from banger.errors import BangerError, Reason
 from banger.guest import agent, ssh
-from banger.machine.identity import Identity, find_nameservers, write_home, write_overlay
+from banger.machine.file_sync import plan_file_sync
+from banger.machine.home import Home, write_home
+from banger.machine.identity import Identity, find_nameservers, write_overlay
 from banger.machine.machine_lock import locked
 from banger.machine.record import Machine, Records, State, Wish
 from banger.network import DEFAULT_SUBNET, Subnet
@@ -29,6 +31,7 @@ from banger.settings import Settings
 from banger.vmm import process as processes
 from banger.vmm.monitor import Choice, Monitor, choose_monitor, get_monitor
 from banger.vmm.spec import Drive, MachineSpec, Nic
+from banger.workspace.shipment import Shipment
 from cache import Object, Store
 from pipelines.apt import Mirrors
 from pipelines.ext4 import make_ext4
@@ -39,6 +42,7 @@ IMAGE_CONFIG = "config"
 SSH_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
 _AGENT_ANSWER_S = 3.0
+_AGENT_WAIT_S = 15.0
 _KILL_TIMEOUT_S = 10.0
 _SSH_PORT = 22
 _POLL_FIRST_S = 0.02
@@ -75,10 +79,16 @@ def identity(machines: Machines) -> Path:
 
 
 def create(
-    machines: Machines, wish: Wish, store: Store, artifacts: Mapping[str, Object], mirrors: Mirrors | None
+    machines: Machines,
+    wish: Wish,
+    store: Store,
+    artifacts: Mapping[str, Object],
+    mirrors: Mirrors | None,
+    workspace: Shipment | None = None,
+    warn: Callable[[str], None] = lambda _text: None,
 ) -> Machine:
     """A machine that has never run: record, links, identity and disks. `artifacts` by the roles of `ARTIFACTS`,
-    and `IMAGE_CONFIG` if the image has one.
+    and `IMAGE_CONFIG` if the image has one. `warn` hears of what could not be taken along.
 
     A failure leaves neither record nor folder.
     """
@@ -99,13 +109,20 @@ def create(
             name=machine.name,
             address=machine.address,
             host_key=key,
-            authorized_key=ssh.read_public_key(identity(machines)),
             nameservers=find_nameservers(),
             mirrors=mirrors,
         )
         (folder / "known_hosts").write_text(ssh.format_known_host(machine.name, key))
         make_ext4(folder / "system.ext4", machine.disk_mib, lambda tar: write_overlay(tar, me))
-        make_ext4(folder / "work.ext4", machine.disk_mib, lambda tar: write_home(tar, me, folder / "home"))
+        home = Home(
+            ssh.read_public_key(identity(machines)),
+            folder / "home",
+            synced=plan_file_sync(machines.settings.file_sync, warn),
+        )
+        if workspace is not None:
+            cargo = made.enter_context(workspace.pack(folder))
+            home = replace(home, gitconfig=cargo.gitconfig, write_workspace=cargo.write)
+        make_ext4(folder / "work.ext4", machine.disk_mib, lambda tar: write_home(tar, home))
         machine = machines.records.update(machine, creator=None)
         undo.pop_all()
     return machine
@@ -267,6 +284,11 @@ def read_status_file(machines: Machines, machine: Machine, path: str) -> int | N
     except BangerError:
         return None
     return int(text) if re.fullmatch(rb"[0-9]{1,3}", text) and int(text) < 256 else None
+
+
+def write_guest_file(machines: Machines, machine: Machine, path: str, content: bytes) -> None:
+    with _talk(machines, machine, _AGENT_WAIT_S) as guest:
+        guest.write_file(path, content)
 
 
 def remove_half_made(machines: Machines) -> None:

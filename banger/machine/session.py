@@ -7,6 +7,7 @@ A command's status is banger's: 0 to 255, and 128 plus the signal for a command 
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from banger.machine.record import Machine, State
 from banger.vmm.process import wait_gone
 
 _POWER_OFF_S = 5.0
+_LONGEST_ASKED_BYTES = 8000
 
 
 def open_shell(machines: Machines, machine: Machine, run_as: RunAs = RunAs.ROOT) -> int:
@@ -43,7 +45,7 @@ def run_command(machines: Machines, machine: Machine, argv: Sequence[str], run_a
     refuse_stopped(machine)
     status_file = f"/run/banger/status-{secrets.token_hex(8)}"
     line = command.format_command(argv, _plan_surroundings(machines, machine, run_as), status_file)
-    status = ssh.run_ssh(machines.access(machine), command.format_for_any_shell(line), tty=_has_terminal())
+    status = ssh.run_ssh(machines.access(machine), _send_line(machines, machine, line), tty=_has_terminal())
     if status != ssh.SSH_FAILED:
         return status
     told = lifecycle.read_status_file(machines, machine, status_file)
@@ -69,6 +71,16 @@ def refuse_stopped(machine: Machine) -> None:
             reason=Reason.WRONG_STATE,
             hint=f"start it: banger vm start {machine.name}",
         )
+
+
+def _send_line(machines: Machines, machine: Machine, line: str) -> str:
+    """What to ask ssh for, so that `line` is run. A long one goes by the agent: dropbear ends at 9000 bytes."""
+    asked = command.format_for_any_shell(line)
+    if len(asked) <= _LONGEST_ASKED_BYTES:
+        return asked
+    path = f"/run/banger/line-{secrets.token_hex(8)}"
+    lifecycle.write_guest_file(machines, machine, path, os.fsencode(f"{command.format_removal(path)}\n{line}\n"))
+    return f"/bin/sh {path}"
 
 
 def _plan_surroundings(machines: Machines, machine: Machine, run_as: RunAs) -> command.Surroundings:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,6 +58,8 @@ _WILD = [
 _WITHOUT_INIT = [whiteout("usr/sbin/init"), whiteout("usr/lib/systemd")]
 _WITHOUT_SSHD = [whiteout("usr/sbin/sshd"), whiteout("etc/systemd/system/multi-user.target.wants/ssh.service")]
 _LAYERS = 60
+_CAPABILITY = struct.pack("<5I", 0x02000001, 0x2400, 0, 0, 0)
+_READ_CAPABILITY = "import os; print(os.getxattr('/root/capable', 'security.capability').hex())"
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +119,19 @@ def test_a_debian_of_sixty_layers_without_init_and_sshd_runs_things_as_its_confi
         whiteout("etc/resolv.conf"),
         symlink("etc/resolv.conf", "/run/somewhere/resolv.conf"),
     ]
+    places = [
+        folder("run", mode=0o755),
+        folder("run/app", mode=0o750, uid=1234, gid=1235),
+        file("var/lib/docker/kept", b"by the image"),
+        folder("usr/lib", mode=0o711),
+        folder("root", mode=0o700),
+        file("root/capable", b"x", mode=0o755, xattrs={"security.capability": _CAPABILITY}),
+    ]
     tool = [folder("opt"), folder("opt/it's"), file("opt/it's/show", _SHOW.encode(), mode=0o755)]
     small = [layer(folder("layers"), file(f"layers/{n}"), file("last", b"%d\n" % n)) for n in range(_LAYERS - 2)]
     image = make_image(
         tmp_path / "debian",
-        [debian, layer(*_WITHOUT_INIT, *_WITHOUT_SSHD, *accounts, *tool), *small],
+        [debian, layer(*_WITHOUT_INIT, *_WITHOUT_SSHD, *accounts, *places, *tool), *small],
         {
             "env": ["PATH=/opt/it's:/usr/bin:/bin", f"GREETING={_GREETING}"],
             "workingdir": "/srv/not there",
@@ -143,6 +154,18 @@ def test_a_debian_of_sixty_layers_without_init_and_sshd_runs_things_as_its_confi
     assert host.banger("vm", "exec", "debian", "--", "no-such-program", home=home).returncode == 127
     assert ask("sh", "-c", "cat /last; ls /layers | wc -l").split() == [str(_LAYERS - 3), str(_LAYERS - 2)]
     assert ask("sh", "-c", "test -L /etc/resolv.conf || echo file").strip() == "file"
+    # What lies over the image shows what the image has there.
+    assert ask("stat", "-c", "%a %u:%g", "/run/app", "/usr/lib", "/etc").split("\n")[:3] == [
+        "750 1234:1235",
+        "711 0:0",
+        "755 0:0",
+    ]
+    assert ask("cat", "/var/lib/docker/kept") == "by the image"
+    assert ask("python3", "-c", _READ_CAPABILITY) == _CAPABILITY.hex() + "\n"
+    # More than dropbear takes.
+    long = "\n".join(f"echo 'line {number}' >/dev/null" for number in range(1000)) + "\necho $#; exit 7"
+    done = host.banger("vm", "exec", "debian", "--", "sh", "-c", long, "sh", "a", "b", home=home)
+    assert (done.stdout, done.returncode) == (b"2\n", 7), done.stderr
     # A shell of root's own, there.
     said = host.succeed("vm", "ssh", "debian", stdin=b'pwd; echo "$PATH"; echo $shell\n', home=home)
     assert said.decode().split("\n") == ["/srv/not there", "/opt/it's:/usr/bin:/bin", "/bin/tcsh", ""]
@@ -175,11 +198,15 @@ def test_an_image_of_one_static_program_runs_it_as_the_image_s_user(
     subprocess.run(["gcc", "-static", "-Os", "-o", program, hello], check=True)
     image = make_image(
         tmp_path / "scratch",
-        [layer(file("hello", program.read_bytes(), mode=0o755))],
+        [layer(file("hello", program.read_bytes(), mode=0o755), file("data", b"data"))],
         {"entrypoint": "/hello", "cmd": ["9"], "user": "1234:77", "workingdir": "/work"},
     )
     done = host.banger("vm", "run", "--rm", "--image", image, "--memory", "256M", "--entrypoint", "--", "7", home=home)
     assert (done.stdout, done.returncode) == (b"/hello 1234:77 /work /\n", 7), done.stderr
+    # As root, without its entrypoint; and what is not there, or is no program.
+    script = "/hello 3; echo $?; /gone; echo $?; /data; echo $?"
+    done = host.banger("vm", "run", "--rm", "--image", image, "--memory", "256M", "--", "sh", "-c", script, home=home)
+    assert done.stdout.decode().split("\n") == ["/hello 0:0 /work /root", "3", "127", "126", ""], done.stderr
     host.assert_nothing_left(home)
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from banger.guest.ssh import HostKey
 from banger.machine import identity as module
-from banger.machine.identity import Identity, find_nameservers, write_home, write_overlay
+from banger.machine.home import Home, write_home
+from banger.machine.identity import Identity, find_nameservers, write_overlay
 from cache import Object, Store
 from pipelines.apt import Mirrors
 
@@ -21,7 +22,6 @@ _ME = Identity(
     name="box",
     address=IPv4Address("172.16.0.5"),
     host_key=HostKey("PRIVATE\n", "ssh-ed25519 AAAA"),
-    authorized_key="ssh-ed25519 BBBB me",
     nameservers=("192.0.2.1", "192.0.2.2"),
     mirrors=None,
 )
@@ -87,7 +87,7 @@ def test_the_files_say_who_the_machine_is() -> None:
 def test_a_home_is_the_image_s_own_but_for_the_key_that_opens_it(artifacts: dict[str, Object], store: Store) -> None:
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        write_home(tar, _ME, store.path(artifacts["home"]))
+        write_home(tar, Home("ssh-ed25519 BBBB me", store.path(artifacts["home"])))
     sink.seek(0)
     with tarfile.open(fileobj=sink) as tar:
         members = tar.getmembers()

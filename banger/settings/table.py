@@ -1,0 +1,288 @@
+"""The settings table: every key there is, with all that is known about it.
+
+From it come the reading of the file, `banger config show` and `config init`, docs/config.md, the names of variables,
+and what is said about a key that is wrong or not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from banger.settings import host, values
+from banger.settings.entry import KeyPath, Setting, TableList, Wrong, format_value
+from banger.settings.model import (
+    DEFAULT_MAX_IMAGE_MIB,
+    MAX_DISK_MIB,
+    MAX_MEMORY_MIB,
+    MAX_VCPUS,
+    MIN_DISK_MIB,
+    MIN_MEMORY_MIB,
+    FileSync,
+    KvmChoice,
+    VmmChoice,
+)
+from banger.sizes import format_mib
+
+if TYPE_CHECKING:
+    from pipelines.oci.registry import RegistryOptions
+
+_A_PATH = "a path from / or ~/ on"
+
+DEFAULT_IMAGE_NAME = Setting(
+    key="default_image_name",
+    parse=values.parse_text,
+    allowed="the name or reference of an image, as text",
+    default="debian-bookworm",
+    about="The image of a new machine when `--image` does not name one.",
+    example='"debian:12"',
+    option="--image",
+)
+SSH_KEY_PATH = Setting[Path | None](
+    key="ssh_key_path",
+    parse=values.parse_path,
+    allowed=_A_PATH,
+    default=None,
+    default_words="a key that banger makes for itself",
+    about="The private key that opens the guests. It has to be there, with its public key beside it (`.pub`).",
+    example='"~/.ssh/id_ed25519"',
+    format=values.format_optional,
+)
+VMM = Setting(
+    key="vmm",
+    parse=values.one_of(VmmChoice),
+    allowed='"auto", "firecracker" or "qemu"',
+    default=VmmChoice.AUTO,
+    about="The monitor that runs machines. `auto` is Firecracker where it is installed and KVM works, else QEMU.",
+    example='"qemu"',
+)
+KVM = Setting(
+    key="kvm",
+    parse=values.one_of(KvmChoice),
+    allowed='"auto", "force" or "off"',
+    default=KvmChoice.AUTO,
+    about="Whether machines run with KVM. `auto`: where `/dev/kvm` opens and the processor has vmx or svm; `force`: "
+    "wherever it opens, whatever the processor says; `off`: never.",
+    example='"off"',
+)
+FIRECRACKER_BIN = Setting(
+    key="firecracker_bin",
+    parse=values.parse_program,
+    allowed="the name of a program, or a path from / or ~/ on",
+    default="firecracker",
+    about="The Firecracker program. A name is looked for on the `PATH`.",
+    example='"/opt/firecracker/bin/firecracker"',
+)
+DEBIAN_MIRROR = Setting[str | None](
+    key="debian_mirror",
+    parse=values.parse_address,
+    allowed="an address that begins with http:// or https://",
+    default=None,
+    default_words="that of the host's apt",
+    about="Where Debian's packages come from: those of kernels and images, and those that a guest installs.",
+    example='"http://mirror.example/debian"',
+    format=values.format_address,
+)
+MAX_IMAGE_SIZE = Setting(
+    key="max_image_size",
+    parse=values.size_between(1),
+    allowed='a size such as "64G", "512M" or a number of MiB',
+    default=DEFAULT_MAX_IMAGE_MIB,
+    about="What a layer of an image may unpack to, and all files of an image together. More is refused.",
+    example='"16G"',
+    format=format_mib,
+)
+VCPU = Setting(
+    key="vm_defaults.vcpu",
+    parse=values.number_between(1, MAX_VCPUS),
+    allowed=f"a whole number from 1 to {MAX_VCPUS}",
+    default=host.LEAST_VCPUS,
+    default_words="a quarter of the host's, 1 to 4",
+    about="Virtual processors of a new machine.",
+    example="4",
+    derive=host.find_vcpus,
+    from_text=values.number_of_text,
+    option="--vcpu",
+)
+MEMORY_MIB = Setting(
+    key="vm_defaults.memory_mib",
+    parse=values.number_between(MIN_MEMORY_MIB, MAX_MEMORY_MIB),
+    allowed=f"a whole number of MiB from {MIN_MEMORY_MIB} to {MAX_MEMORY_MIB}",
+    default=host.LEAST_MEMORY_MIB,
+    default_words="an eighth of the host's, 1 to 8 GiB",
+    about="Memory of a new machine, in MiB. The option and the variable also take sizes such as `4G`.",
+    example="4096",
+    derive=host.find_memory_mib,
+    from_text=values.mib_of_text,
+    option="--memory",
+)
+DISK_SIZE = Setting(
+    key="vm_defaults.disk_size",
+    parse=values.size_between(MIN_DISK_MIB, MAX_DISK_MIB),
+    allowed=f'a size from {format_mib(MIN_DISK_MIB)} to {format_mib(MAX_DISK_MIB)}, such as "16G" or a number of MiB',
+    default=8192,
+    about="Size of a new machine's system disk, and of its `/root`. Both are sparse: they grow with what is written.",
+    example='"16G"',
+    format=format_mib,
+    option="--disk-size",
+)
+
+
+def _build_file_sync(found: Mapping[str, Any], _path: KeyPath) -> FileSync:
+    return FileSync(found["host"], found["guest"], found["mode"])
+
+
+FILE_SYNC = TableList(
+    key="file_sync",
+    fields=(
+        Setting[Path | None](
+            key="host",
+            parse=values.parse_path,
+            allowed=_A_PATH,
+            default=None,
+            about="The file or folder of the host. If it is a link, what it leads to.",
+            example='"~/.config/gh"',
+            format=values.format_optional,
+            is_required=True,
+        ),
+        Setting(
+            key="guest",
+            parse=values.parse_guest_path,
+            allowed="a path below ~/ or /root/ without .., and neither ~/.ssh/authorized_keys nor in ~/repo",
+            default="",
+            about="Where it comes to lie in the guest.",
+            example='"~/.config/gh"',
+            format=lambda path: f"~/{path}",
+            is_required=True,
+        ),
+        Setting[int | None](
+            key="mode",
+            parse=values.parse_mode,
+            allowed='permissions in octal and in quotes, from "0000" to "0777"',
+            default=None,
+            default_words='"0600"',
+            about="The permissions of the files.",
+            example='"0755"',
+            format=values.format_mode,
+        ),
+    ),
+    build=_build_file_sync,
+    about="Files and folders of the host that every new machine gets a copy of, below `/root`, when it is made.\n"
+    "\n"
+    "A folder comes with all that is in it: folders keep their permissions, files get those of `mode`, links stay "
+    "links. Everything belongs to root. What is not there, cannot be read, or is neither file, folder nor link is left "
+    "out with a warning. Of two entries for the same path the later one counts.",
+    example='[[file_sync]]\nhost = "~/.config/gh"\nguest = "~/.config/gh"\n\n'
+    '[[file_sync]]\nhost = "~/bin/deploy"\nguest = "~/bin/deploy"\nmode = "0755"',
+)
+
+
+def _build_registry(found: Mapping[str, Any], path: KeyPath) -> RegistryOptions:
+    from pipelines.oci.registry import RegistryOptions
+
+    for one, other in (("username", "password"), ("password", "username")):
+        if found[one] and not found[other]:
+            raise Wrong((*path, one), f"must come with {'a' if other == 'password' else 'the'} {other}")
+    return RegistryOptions(found["host"], found["username"], found["password"], found["ca"], found["insecure"])
+
+
+def _refuse_twins(registries: Sequence[RegistryOptions]) -> None:
+    seen: set[str] = set()
+    for number, each in enumerate(registries):
+        if each.host in seen:
+            raise Wrong(("registry", number, "host"), f"must be that of no other entry, not {format_value(each.host)}")
+        seen.add(each.host)
+
+
+REGISTRY = TableList(
+    key="registry",
+    fields=(
+        Setting(
+            key="host",
+            parse=values.parse_registry_host,
+            allowed='the host of a registry, such as "registry.example.com:5000"',
+            default="",
+            about="Which registry, as in an image's reference: `docker.io`, `localhost:5000`. Each one once.",
+            example='"registry.example.com:5000"',
+            is_required=True,
+        ),
+        Setting(
+            key="username",
+            parse=values.parse_text,
+            allowed="text that is not empty",
+            default="",
+            default_words="none",
+            about="Who banger says that it is.",
+            example='"me"',
+        ),
+        Setting(
+            key="password",
+            parse=values.parse_text,
+            allowed="text that is not empty",
+            default="",
+            default_words="none",
+            about="The password of that user. Whoever can read the file can read it.",
+            example='"secret"',
+            is_secret=True,
+        ),
+        Setting[Path | None](
+            key="ca",
+            parse=values.parse_path,
+            allowed=_A_PATH,
+            default=None,
+            default_words="those that the host trusts",
+            about="A file with the certificates that the registry's own may be signed by, in PEM form.",
+            example='"~/certs/example-ca.crt"',
+            format=values.format_optional,
+        ),
+        Setting(
+            key="insecure",
+            parse=values.parse_flag,
+            allowed="true or false",
+            default=False,
+            about="Whether an unknown certificate, or plain http, will do.",
+            example="true",
+        ),
+    ),
+    build=_build_registry,
+    about="What banger has to know about a registry. [oci-import.md](oci-import.md) tells where else passwords may be.",
+    example='[[registry]]\nhost = "registry.example.com:5000"\nusername = "me"\npassword = "secret"\n'
+    'ca = "~/certs/example-ca.crt"',
+    check=_refuse_twins,
+)
+
+# In the order in which they are shown. TOML wants keys without a table before all tables.
+SETTINGS: tuple[Setting[Any] | TableList[Any], ...] = (
+    DEFAULT_IMAGE_NAME,
+    SSH_KEY_PATH,
+    VMM,
+    KVM,
+    FIRECRACKER_BIN,
+    DEBIAN_MIRROR,
+    MAX_IMAGE_SIZE,
+    VCPU,
+    MEMORY_MIB,
+    DISK_SIZE,
+    FILE_SYNC,
+    REGISTRY,
+)
+SCALARS: tuple[Setting[Any], ...] = tuple(each for each in SETTINGS if isinstance(each, Setting))
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of the environment that has no key of its own."""
+
+    name: str
+    about: str
+    is_secret: bool = False
+
+
+VARIABLES = (
+    Variable("BANGER_REGISTRY_HOST", "The registry that the next two are for."),
+    Variable("BANGER_REGISTRY_USERNAME", "Counts when the registry's entry has none."),
+    Variable("BANGER_REGISTRY_PASSWORD", "Comes with it.", is_secret=True),
+    Variable("BANGER_REGISTRY_CA", "A file with certificates, for all registries."),
+)

@@ -1,0 +1,174 @@
+"""The small .git that goes along: the commit that is checked out, what led to it, and the index.
+
+So git says in the guest what it says on the host.
+
+Shallow: DEPTH commits back, with the tags on the way. Branches, remotes and hooks of the host stay there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from banger.workspace.git import find_git, plan_environment, run_git, split_names
+from banger.workspace.repository import Author, Repository, find_author, find_origin, find_place
+from banger.workspace.snapshot import Snapshot
+
+DEPTH = 50
+# Of the host's configuration: what decides how git reads and writes the files that are there.
+_CONTENT_KEYS = (
+    "core.autocrlf",
+    "core.eol",
+    "core.filemode",
+    "core.symlinks",
+    "core.sparseCheckout",
+    "core.sparseCheckoutCone",
+)
+_PLACES = ("info/exclude", "info/attributes", "info/sparse-checkout")
+_GITLINK = "160000"
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """What is to be checked out in the guest: `commit` None is before the first one, `branch` None a detached HEAD."""
+
+    commit: str | None
+    branch: str | None
+
+
+def make_history(repository: Repository, snapshot: Snapshot, checkout: Checkout, place: Path) -> None:
+    """Make the repository in `place`, an empty folder: what becomes `.git` there, whole."""
+    options = [f"--object-format={repository.object_format}", "--template=", "--bare", "--initial-branch=unused"]
+    run_git(["init", "-q", *options, str(place)], place)
+    if checkout.commit is not None:
+        _fetch(repository, checkout.commit, place)
+    _pack_index_objects(repository, snapshot, place)
+    _write_refs(checkout, place)
+    (place / "info").mkdir(exist_ok=True)
+    for name, content in _plan_places(repository).items():
+        (place / name).write_bytes(content)
+    (place / "config").write_text(format_config(_plan_config(repository, checkout)), "utf-8", "surrogateescape")
+    shutil.rmtree(place / "refs/banger", ignore_errors=True)
+    if snapshot.index is not None:
+        (place / "index").write_bytes(snapshot.index.read_bytes())
+
+
+def format_gitconfig(author: Author) -> str:
+    """What goes to ~/.gitconfig: who the host's user is to git."""
+    return format_config(
+        {f"user.{key}": value for key, value in (("name", author.name), ("email", author.email)) if value}
+    )
+
+
+def format_config(values: dict[str, str]) -> str:
+    """git-config(1), "Syntax", from `section.name` or `section.sub.section.name`."""
+    sections: dict[str, list[str]] = {}
+    for key, value in values.items():
+        section, _, rest = key.partition(".")
+        subsection, _, name = rest.rpartition(".")
+        head = f"[{section} {_quote(subsection)}]" if subsection else f"[{section}]"
+        sections.setdefault(head, []).append(f"\t{name} = {_quote(value)}")
+    return "".join(f"{line}\n" for head, lines in sections.items() for line in (head, *lines))
+
+
+def _quote(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + escaped.replace("\n", "\\n").replace("\t", "\\t").replace("\b", "\\b") + '"'
+
+
+def _fetch(repository: Repository, commit: str, place: Path) -> None:
+    """As a shallow clone is made, so that it is one; the host's repository may itself be shallow, or a work tree's."""
+    url = "file://" + quote(os.fsencode(repository.root))
+    options = ["-q", f"--depth={DEPTH}", "--update-shallow", "--no-write-fetch-head"]
+    settings = ["-c", "fetch.unpackLimit=1", "-c", "protocol.file.allow=always", "-c", "pack.threads=0"]
+    run_git([*settings, "fetch", *options, url, f"{commit}:refs/banger/checkout"], place)
+
+
+def _pack_index_objects(repository: Repository, snapshot: Snapshot, place: Path) -> None:
+    """What is staged and not committed."""
+    wanted = _list_staged(repository, snapshot)
+    if wanted:
+        run_git(
+            ["pack-objects", "-q", str(place / "objects/pack/pack")],
+            repository.root,
+            stdin="".join(f"{each}\n" for each in sorted(wanted)).encode(),
+        )
+
+
+def _list_staged(repository: Repository, snapshot: Snapshot) -> set[str]:
+    if snapshot.index is None:
+        return set()
+    environment = plan_environment(index=snapshot.index)
+    in_conflict = run_git(["ls-files", "-z", "--unmerged"], repository.root, environment=environment).stdout
+    found = {entry.split(" ", 2)[1] for entry in split_names(in_conflict) if not entry.startswith(_GITLINK)}
+    if repository.head is None:
+        listed = run_git(["ls-files", "-z", "--stage"], repository.root, environment=environment).stdout
+        entries = [entry.split(" ", 2) for entry in split_names(listed)]
+        found |= {name for mode, name, _rest in entries if mode != _GITLINK}
+    else:
+        words = ["diff-index", "--cached", "--raw", "-z", "--no-renames", "--no-abbrev", repository.head]
+        raw = split_names(run_git(words, repository.root, environment=environment).stdout)
+        # git-diff-index(1), "Raw output format": ":mode mode object object status", then the path.
+        entries = [entry[1:].split(" ") for entry in raw[::2]]
+        found |= {each[3] for each in entries if each[1] != _GITLINK and each[4] in "AMT"}
+    known = find_git(["hash-object", "-t", "blob", "/dev/null"], repository.root)
+    # An intent to add is no content; the empty blob needs none.
+    return {name for name in found if name.strip("0") and name != known}
+
+
+def _write_refs(checkout: Checkout, place: Path) -> None:
+    if checkout.commit is not None and checkout.branch is not None:
+        run_git(["update-ref", f"refs/heads/{checkout.branch}", checkout.commit], place)
+    if checkout.commit is not None:
+        run_git(["update-ref", "-d", "refs/banger/checkout"], place)
+    run_git(["pack-refs", "--all", "--prune"], place)
+    head = checkout.commit if checkout.branch is None else f"ref: refs/heads/{checkout.branch}"
+    (place / "HEAD").write_bytes(os.fsencode(f"{head}\n"))
+
+
+def _plan_places(repository: Repository) -> dict[str, bytes]:
+    """What is ignored on the host is ignored there, also by the user's own wish."""
+    found: dict[str, bytes] = {}
+    for name in _PLACES:
+        place = find_place(repository.root, name)
+        if place.is_file():
+            found[name] = place.read_bytes()
+    for key, name in (("core.excludesFile", "info/exclude"), ("core.attributesFile", "info/attributes")):
+        path = find_git(["config", "--type=path", "--get", key], repository.root)
+        own = Path(path) if path else _default_place(name)
+        if own.is_file():
+            # The repository's own word counts more: it comes last.
+            found[name] = own.read_bytes().rstrip(b"\n") + b"\n" + found.get(name, b"")
+    return found
+
+
+def _default_place(name: str) -> Path:
+    """gitignore(5), gitattributes(5)."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "git" / {"info/exclude": "ignore", "info/attributes": "attributes"}[name]
+
+
+def _plan_config(repository: Repository, checkout: Checkout) -> dict[str, str]:
+    is_old = repository.object_format == "sha1"
+    config = {"core.repositoryformatversion": "0" if is_old else "1"}
+    if not is_old:
+        config["extensions.objectformat"] = repository.object_format
+    # The files were written by nobody there: their times and sizes are the host's, the rest is not.
+    config |= {"core.bare": "false", "core.logallrefupdates": "true", "core.trustctime": "false"}
+    config["core.checkStat"] = "minimal"
+    for key in _CONTENT_KEYS:
+        value = find_git(["config", "--get", key], repository.root)
+        if value is not None:
+            config[key] = value
+    origin = find_origin(repository)
+    if origin is not None:
+        config |= {"remote.origin.url": origin, "remote.origin.fetch": "+refs/heads/*:refs/remotes/origin/*"}
+        if checkout.branch is not None and checkout.branch == repository.branch:
+            key = f"branch.{checkout.branch}"
+            config |= {f"{key}.remote": "origin", f"{key}.merge": f"refs/heads/{checkout.branch}"}
+    author = find_author(repository)
+    config |= {f"user.{key}": value for key, value in (("name", author.name), ("email", author.email)) if value}
+    return config

@@ -1,0 +1,95 @@
+"""What is sent, as a tree of git's: exactly the listed files, as they are now.
+
+The tree is the base of all that comes back. What it is made of that the host's repository does not have (files that
+were never committed) is put into a folder of objects beside the machine, never into the repository.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from banger.workspace.git import ask_git, join_names, plan_environment, run_git, split_names
+from banger.workspace.repository import Repository, find_place
+from banger.workspace.selection import File, Kind, Selection, find_kind
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """`tree` is what was sent; `index` a copy of the host's index, fit for another host (None where there is none)."""
+
+    tree: str
+    index: Path | None
+
+
+def take_snapshot(repository: Repository, selection: Selection, objects: Path, scratch: Path) -> Snapshot:
+    """`objects` gets what only the snapshot has; `scratch` is a folder for the indexes."""
+    index = copy_index(repository, scratch / "index")
+    own = scratch / "snapshot-index"
+    if index is not None:
+        shutil.copy2(index, own)
+    return Snapshot(write_tree(repository, selection, own, objects), index)
+
+
+def copy_index(repository: Repository, copy: Path) -> Path | None:
+    """A whole index without what is only meant for this host (split, untracked cache, monitor)."""
+    source = find_place(repository.root, "index")
+    if not source.exists():
+        return None
+    # Its time says which of its entries git has to look at again.
+    shutil.copy2(source, copy)
+    words = ["update-index", "--no-split-index", "--no-untracked-cache", "--no-fsmonitor", "--force-write-index"]
+    run_git(["-c", "index.sparse=false", *words], repository.root, environment=plan_environment(index=copy))
+    return copy
+
+
+def write_tree(repository: Repository, selection: Selection, index: Path, objects: Path) -> str:
+    """The tree of the listed files, over what `index` holds of the rest: submodules, what is not checked out."""
+    environment = plan_environment(index=index, objects=objects, alternates=[repository.objects])
+    # Files of submodules are another repository's.
+    inside = tuple(f"{name}/" for name in selection.submodules)
+    names = [each.path for each in selection.files if each.kind is not Kind.FOLDER and not each.path.startswith(inside)]
+    gone = _list_gone(repository, selection, index)
+    for words, paths in ((["--force-remove"], gone), (["--add", "--replace"], names)):
+        if paths:
+            run_git(
+                ["update-index", *words, "-z", "--stdin"],
+                repository.root,
+                environment=environment,
+                stdin=join_names(paths),
+            )
+    return ask_git(["write-tree"], repository.root, environment=environment)
+
+
+def _list_gone(repository: Repository, selection: Selection, index: Path) -> list[str]:
+    """What is missing and should not be: not those that a sparse checkout leaves out."""
+    if not selection.missing or not index.exists():
+        return []
+    tagged = run_git(["ls-files", "-z", "-t"], repository.root, environment=plan_environment(index=index)).stdout
+    kept = {os.fsdecode(entry[2:]) for entry in tagged.split(b"\0") if entry.startswith(b"S ")}
+    return [name for name in selection.missing if name not in kept]
+
+
+def take_commit(repository: Repository, commit: str, scratch: Path) -> tuple[Selection, Snapshot, Path]:
+    """The files of a commit instead of those of the work tree; they are put into a folder, the way git checks out."""
+    contents = scratch / "contents"
+    contents.mkdir()
+    index = scratch / "index"
+    environment = plan_environment(index=index)
+    run_git(["read-tree", commit], repository.root, environment=environment)
+    # --index: the time and size of each file are what git will look at.
+    run_git(["checkout-index", "--all", "--index", f"--prefix={contents}/"], repository.root, environment=environment)
+    entries = run_git(["ls-files", "-z", "--stage"], repository.root, environment=environment).stdout
+    files = []
+    for entry in split_names(entries):
+        head, _, path = entry.partition("\t")
+        if head.startswith("160000"):
+            files.append(File(path, Kind.FOLDER, 0))
+        else:
+            kind = find_kind(contents / path)
+            files.append(File(path, kind, (contents / path).lstat().st_size if kind is Kind.FILE else 0))
+    tree = ask_git(["rev-parse", f"{commit}^{{tree}}"], repository.root)
+    selection = Selection(sorted(files, key=lambda file: file.path), [], [], [])
+    return selection, Snapshot(tree, index), contents
