@@ -9,6 +9,8 @@ import click
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+# The options of `machine_options`.
+ORDER = ("name", "image", "kernel", "vcpu", "memory", "disk_size", "nat")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print data as JSON.")
 user_option = click.option(
     "--user", type=click.Choice(["image", "root"]), help="Who runs it: root, or the user that the image names."

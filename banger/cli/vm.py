@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from banger.cli.app import App, check_seconds, pass_app
-from banger.cli.options import CommandAfterDashes, Nouns, json_option, machine_options, user_option
+from banger.cli.options import ORDER, CommandAfterDashes, Nouns, json_option, machine_options, user_option
 from banger.cli.output import TerminalText, format_age, format_time, print_error, print_json, print_table
+from banger.cli.work import plan_work, workspace_options
+from banger.cli.workspace import workspace
 from banger.errors import BangerError, Reason
 from banger.machine.record import Machine, State
 
@@ -27,7 +29,9 @@ def vm() -> None:
 
 
 @vm.command(cls=CommandAfterDashes)
+@click.argument("path", required=False, type=click.Path())
 @machine_options
+@workspace_options
 @click.option("--rm", "remove", is_flag=True, help="Delete the machine when the session or command ends.")
 @click.option("-d", "--detach", is_flag=True, help="Print the machine's name and leave it running.")
 @click.option("--entrypoint", is_flag=True, help="Run the image's own command; COMMAND are its arguments.")
@@ -41,15 +45,19 @@ def run(
     app: App,
     /,
     command: tuple[str, ...],
+    path: str | None,
     remove: bool,
     detach: bool,
     entrypoint: bool,
     user: str | None,
     ssh_timeout: float | None,
     as_json: bool,
-    **wish: Any,
+    **more: Any,
 ) -> None:
-    """Boot a new machine and open a shell in it, or run COMMAND there and exit with its status."""
+    """Boot a new machine and open a shell in it, or run COMMAND there and exit with its status.
+
+    With PATH, a folder of a git repository, its files are in the machine at /root/repo, and that is where it starts.
+    """
     sessions = {"--rm": remove, "--entrypoint": entrypoint, "--user": user, "a command": command}
     if detach and any(sessions.values()):
         raise BangerError(
@@ -58,6 +66,9 @@ def run(
             hint="a detached machine stays until: banger vm delete NAME",
         )
     check_seconds("--ssh-timeout", ssh_timeout)
+    wish = {name: more.pop(name) for name in ORDER}
+    order = app.order(**wish)
+    work = plan_work(path, as_json, detach, more)
     from banger.machine.run import run_machine
 
     reporter, say = app.voices(as_json)
@@ -65,7 +76,7 @@ def run(
         run_machine(
             app.machines,
             app.store,
-            app.order(**wish),
+            order,
             reporter,
             say,
             command=command,
@@ -74,6 +85,7 @@ def run(
             remove=remove,
             ssh_timeout_s=ssh_timeout,
             on_detached=(lambda made: _show_name(made, as_json)) if detach else None,
+            work=work,
         )
     )
 
@@ -276,3 +288,4 @@ def _describe_record(machine: Machine) -> dict[str, object]:
 
 
 vm.add_command(list_, "ps")
+vm.add_command(workspace)

@@ -59,11 +59,12 @@ def format_command(argv: Sequence[str], around: Surroundings, status_file: str |
 def format_shell(around: Surroundings) -> str | None:
     """A line that becomes root's own shell there; None when a plain login does.
 
-    Not a login shell: /etc/profile would set another PATH than the image wants.
+    With variables of the image it is no login shell: /etc/profile would set another PATH than the image wants.
     """
     if around == Surroundings():
         return None
-    return f"{_format_entry(around)}exec {' '.join([*map(quote, _plan_prefix(around)), _SHELL])}"
+    words = [*map(quote, _plan_prefix(around)), _SHELL, *([] if around.env else ["-l"])]
+    return f"{_format_entry(around)}exec {' '.join(words)}"
 
 
 def format_for_any_shell(line: str) -> str:

@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -284,6 +284,12 @@ def read_status_file(machines: Machines, machine: Machine, path: str) -> int | N
     except BangerError:
         return None
     return int(text) if re.fullmatch(rb"[0-9]{1,3}", text) and int(text) < 256 else None
+
+
+def start_guest_program(machines: Machines, machine: Machine, path: str, arguments: Sequence[str]) -> None:
+    """Start a program in the guest and leave it running."""
+    with _talk(machines, machine, _AGENT_WAIT_S) as guest:
+        guest.ask("guest-exec", path=path, arg=list(arguments))
 
 
 def write_guest_file(machines: Machines, machine: Machine, path: str, content: bytes) -> None:

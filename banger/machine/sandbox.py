@@ -16,6 +16,7 @@ from banger.machine.name import parse_machine_name
 from banger.machine.record import Machine, Wish, name_taken
 from banger.targets import make_targets
 from banger.vmm.monitor import Choice
+from banger.workspace.shipment import Shipment
 from cache import Object, Store
 from catalog.kernels import DEFAULT_KERNEL
 from pipelines.apt import Mirrors, plan_mirrors
@@ -46,11 +47,13 @@ def make_machine(
     reporter: Reporter,
     choice: Choice | None,
     check: Callable[[ImageConfig | None], object] = lambda _config: None,
+    workspace: Shipment | None = None,
 ) -> Machine:
     """Build what is missing and create the machine; with a `choice` of monitor it is started too.
 
     The name is checked, and found free, before anything is built. A start that fails leaves no machine behind.
-    `check` is asked before there is a machine: it raises when the image is not fit for what comes.
+    `check` is asked before there is a machine: it raises when the image is not fit for what comes. `workspace` is what
+    /root/repo comes from.
     """
     if order.name is not None and parse_machine_name(order.name) in {each.name for each in machines.records.list()}:
         raise name_taken(order.name)
@@ -67,7 +70,9 @@ def make_machine(
     def boot(results: Mapping[str, Result]) -> None:
         objects = {role: result.made for role, result in results.items()}
         check(read_config(store.path(objects[IMAGE_CONFIG])) if IMAGE_CONFIG in objects else None)
-        machine = lifecycle.create(machines, wish, store, objects, _read_mirrors(store, objects))
+        machine = lifecycle.create(
+            machines, wish, store, objects, _read_mirrors(store, objects), workspace, reporter.note
+        )
         made.append(machine)
         if choice is not None:
             try:

@@ -1,6 +1,7 @@
 """A session in a machine: a shell for a person, or one command with its exit status.
 
-Both have the environment and the folder that the machine's image asks for, if it has a config.
+Both have the environment and the folder that the machine's image asks for, if it has a config. A workspace is where
+either begins.
 A command's status is banger's: 0 to 255, and 128 plus the signal for a command that a signal ended. ssh's own failure
 (255) is told apart from a command that ended with 255, and becomes an error.
 """
@@ -11,6 +12,7 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from banger.errors import BangerError, Reason
 from banger.guest import command, ssh
@@ -19,8 +21,10 @@ from banger.machine.image_config import RunAs
 from banger.machine.lifecycle import Machines
 from banger.machine.record import Machine, State
 from banger.vmm.process import wait_gone
+from banger.workspace.record import find_workspace
 
 _POWER_OFF_S = 5.0
+_WORKSPACE = "/root/repo"
 _LONGEST_ASKED_BYTES = 8000
 
 
@@ -84,7 +88,9 @@ def _send_line(machines: Machines, machine: Machine, line: str) -> str:
 
 
 def _plan_surroundings(machines: Machines, machine: Machine, run_as: RunAs) -> command.Surroundings:
-    return image_config.plan_surroundings(image_config.find_config(machines, machine), run_as)
+    around = image_config.plan_surroundings(image_config.find_config(machines, machine), run_as)
+    has_workspace = find_workspace(machines.folder(machine)) is not None
+    return replace(around, folder=_WORKSPACE) if has_workspace else around
 
 
 def _has_terminal() -> bool:

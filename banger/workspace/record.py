@@ -9,6 +9,8 @@ from pathlib import Path
 from banger.errors import BangerError, Reason
 
 _FILE = "workspace.json"
+# What was sent and is in no commit, as objects of git's.
+OBJECTS = "workspace.git"
 
 
 @dataclass(frozen=True)

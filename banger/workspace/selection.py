@@ -66,7 +66,7 @@ def select(repository: Repository, *, include_untracked: bool) -> Selection:
     def add(names: Iterable[str], root: Path, prefix: str = "") -> None:
         for name in names:
             path = prefix + name
-            kind = Kind.MISSING if _is_behind_link(root, name, links) else find_kind(root / name)
+            kind = Kind.MISSING if is_behind_link(root, name, links) else find_kind(root / name)
             if kind in (Kind.FILE, Kind.SYMLINK):
                 files[path] = File(path, kind, (root / name).lstat().st_size if kind is Kind.FILE else 0)
                 continue
@@ -126,12 +126,12 @@ def _list_submodule_files(root: Path, submodules: Iterable[str]) -> Iterator[tup
             yield f"{name}/{deeper}", names
 
 
-def _is_behind_link(root: Path, name: str, known: dict[str, bool]) -> bool:
+def is_behind_link(root: Path, name: str, known: dict[str, bool]) -> bool:
     """Whether a folder on the way is a symlink; `known` remembers folders."""
     folder = name.rpartition("/")[0]
     if not folder:
         return False
     key = f"{root}/{folder}"
     if key not in known:
-        known[key] = _is_behind_link(root, folder, known) or (root / folder).is_symlink()
+        known[key] = is_behind_link(root, folder, known) or (root / folder).is_symlink()
     return known[key]

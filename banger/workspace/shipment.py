@@ -21,13 +21,12 @@ from pathlib import Path
 from banger.errors import BangerError, Reason
 from banger.run import printable
 from banger.workspace.history import Checkout, format_gitconfig, make_history
-from banger.workspace.record import Workspace, write_workspace
+from banger.workspace.record import OBJECTS, Workspace, write_workspace
 from banger.workspace.repository import Repository, find_author
 from banger.workspace.selection import File, Kind, Selection, select
-from banger.workspace.snapshot import Snapshot, take_commit, take_snapshot
+from banger.workspace.snapshot import Snapshot, list_commit, take_commit, take_snapshot
 
 FOLDER = "repo"
-_OBJECTS = "workspace.git"
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -60,7 +59,7 @@ class Shipment:
     @contextlib.contextmanager
     def pack(self, machine: Path) -> Iterator[Cargo]:
         """Prepare everything; what is to be remembered of it goes into the machine's folder."""
-        objects = machine / _OBJECTS
+        objects = machine / OBJECTS
         (objects / "pack").mkdir(mode=0o700, parents=True)
         with tempfile.TemporaryDirectory(prefix=".workspace-", dir=machine) as name:
             scratch = Path(name)
@@ -81,6 +80,12 @@ class Shipment:
             )
             author = format_gitconfig(find_author(self.repository))
             yield Cargo(self.repository, selection, git, author, contents)
+
+    def list_files(self) -> list[File]:
+        """What would be sent now."""
+        if self.start is None:
+            return select(self.repository, include_untracked=self.include_untracked).files
+        return list_commit(self.repository, self.start)
 
     def _take(self, objects: Path, scratch: Path) -> tuple[Selection, Snapshot, Path | None]:
         if self.start is None:

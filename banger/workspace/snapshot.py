@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from banger.workspace.git import ask_git, join_names, plan_environment, run_git, split_names
 from banger.workspace.repository import Repository, find_place
-from banger.workspace.selection import File, Kind, Selection, find_kind
+from banger.workspace.selection import File, Kind, Selection
+
+_KINDS = {"120000": Kind.SYMLINK, "160000": Kind.FOLDER}
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,23 @@ def take_commit(repository: Repository, commit: str, scratch: Path) -> tuple[Sel
     run_git(["read-tree", commit], repository.root, environment=environment)
     # --index: the time and size of each file are what git will look at.
     run_git(["checkout-index", "--all", "--index", f"--prefix={contents}/"], repository.root, environment=environment)
-    entries = run_git(["ls-files", "-z", "--stage"], repository.root, environment=environment).stdout
+    files = [_measure(contents, file) for file in list_commit(repository, commit)]
+    tree = ask_git(["rev-parse", f"{commit}^{{tree}}"], repository.root)
+    return Selection(files, [], [], []), Snapshot(tree, index), contents
+
+
+def list_commit(repository: Repository, commit: str) -> list[File]:
+    """The files of a commit, with the sizes that they have in it."""
+    entries = run_git(["ls-tree", "-r", "-z", "--long", "--full-tree", commit], repository.root).stdout
     files = []
     for entry in split_names(entries):
         head, _, path = entry.partition("\t")
-        if head.startswith("160000"):
-            files.append(File(path, Kind.FOLDER, 0))
-        else:
-            kind = find_kind(contents / path)
-            files.append(File(path, kind, (contents / path).lstat().st_size if kind is Kind.FILE else 0))
-    tree = ask_git(["rev-parse", f"{commit}^{{tree}}"], repository.root)
-    selection = Selection(sorted(files, key=lambda file: file.path), [], [], [])
-    return selection, Snapshot(tree, index), contents
+        mode, _kind, _digest, size = head.split()
+        kind = _KINDS.get(mode, Kind.FILE)
+        files.append(File(path, kind, int(size) if kind is Kind.FILE else 0))
+    return sorted(files, key=lambda file: file.path)
+
+
+def _measure(contents: Path, file: File) -> File:
+    """Line endings and filters may have changed it on the way out."""
+    return replace(file, size_bytes=(contents / file.path).lstat().st_size) if file.kind is Kind.FILE else file
