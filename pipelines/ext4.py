@@ -49,7 +49,7 @@ def make_from_stream(image: Path, write: WriteTar) -> bool:
             assert child.stdin is not None
             # mke2fs that ends early says why itself; the broken pipe only follows from it.
             with contextlib.suppress(BrokenPipeError):
-                _write_tar(child.stdin, write)
+                write_tar(child.stdin, write)
                 child.stdin.close()
             status = child.wait()
         said.seek(0)
@@ -79,7 +79,7 @@ def make_from_folder(image: Path, write: WriteTar) -> None:
         try:
             run([*prefix, "mkdir", "--mode=0755", folder])
             with tempfile.TemporaryFile(dir=scratch) as archive:
-                _write_tar(archive, write)
+                write_tar(archive, write)
                 archive.seek(0)
                 run(unpack, stdin=archive)
             run([*prefix, *_plan_mke2fs(image, folder)])
@@ -100,7 +100,8 @@ def _make_empty(image: Path, size_mib: int) -> None:
         raise BangerError(f"cannot make the disk {image}: {error.strerror}", reason=Reason.IO) from error
 
 
-def _write_tar(sink: object, write: WriteTar) -> None:
+def write_tar(sink: object, write: WriteTar) -> None:
+    """A tar of what `write` puts into it, as a stream in GNU form, which busybox and mke2fs read."""
     # GNU form: mke2fs fails on pax headers with names that are not ASCII.
     with tarfile.open(
         fileobj=sink,  # type: ignore[call-overload]

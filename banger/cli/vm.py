@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +17,7 @@ from banger.cli.work import plan_work, workspace_options
 from banger.cli.workspace import workspace
 from banger.errors import BangerError, Reason
 from banger.machine.record import Machine, State
+from banger.workspace.record import find_workspace
 
 if TYPE_CHECKING:
     from banger.machine.image_config import RunAs
@@ -266,6 +268,8 @@ def _describe(app: App, machine: Machine) -> dict[str, object]:
         if (path := folder / f"{name}.ext4").exists()
     }
     described["log"] = str(app.machines.log(machine))
+    workspace = find_workspace(folder)
+    described["workspace"] = None if workspace is None else asdict(workspace)
     return described
 
 

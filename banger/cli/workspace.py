@@ -13,9 +13,10 @@ from banger.cli.options import Nouns
 from banger.cli.output import TerminalText
 from banger.cli.work import make_confirm
 from banger.errors import BangerError, Reason
+from banger.sizes import format_bytes
 
 if TYPE_CHECKING:
-    from banger.machine.exchange import Copy
+    from banger.machine.exchange import Confirm, Copy
 
 
 @click.group(cls=Nouns)
@@ -69,6 +70,47 @@ def export(
             exchange.export_to_file(copy, output, base_commit)
         else:
             _print_patch(copy, base_commit)
+
+
+@workspace.command()
+@click.argument("name")
+@click.argument("path", required=False, type=click.Path())
+@click.option("--mode", type=click.Choice(["update", "full_copy"]), default="update", help="What differs, or all anew.")
+@click.option("--readonly", is_flag=True, help="Nothing in the machine can change it, until it is stopped.")
+@click.option("--include-untracked", is_flag=True, help="Send untracked files too, but no ignored ones.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before changes made in the machine are overwritten.")
+@pass_app
+def prepare(
+    app: App, name: str, path: str | None, mode: str, readonly: bool, include_untracked: bool, yes: bool
+) -> None:
+    """Send a repository again, or for the first time: the machine's /root/repo becomes what PATH is now."""
+    from banger.machine import exchange
+    from banger.workspace.repository import open_repository
+    from banger.workspace.shipment import Shipment
+
+    machine = app.records.get(name)
+    root = Path(path) if path is not None else Path(exchange.get_workspace(app.machines, machine).root)
+    shipment = Shipment(open_repository(root), include_untracked)
+    done = exchange.prepare(
+        app.machines, machine, shipment, is_full=mode == "full_copy", readonly=readonly, confirm=_make_warning(yes)
+    )
+    if done is None:
+        app.say("nothing was sent")
+        sys.exit(1)
+    removed = f", {done.gone} removed" if done.gone else ""
+    app.say(f"{done.files} files sent, {format_bytes(done.size_bytes)}{removed}")
+
+
+def _make_warning(yes: bool) -> Confirm:
+    def confirm(told: str) -> bool:
+        click.echo(told, nl=False, err=True)
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise BangerError("there is nobody to ask", reason=Reason.BAD_INPUT, hint="if that may go: --yes")
+        return click.confirm("Overwrite?", err=True)
+
+    return confirm
 
 
 def _print_patch(copy: Copy, base_commit: str | None) -> None:

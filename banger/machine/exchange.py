@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -18,9 +18,12 @@ from banger.workspace.apply import Applied, apply_changes
 from banger.workspace.branch import check_new_branch, make_branch
 from banger.workspace.changes import format_paths, list_changes
 from banger.workspace.collect import GuestState, collect, get_base
+from banger.workspace.history import Checkout
 from banger.workspace.patch import format_summary, write_patch
-from banger.workspace.record import Workspace, find_workspace
+from banger.workspace.prepare import make_update_history, plan_update, send_all, send_update
+from banger.workspace.record import OBJECTS, Workspace, find_workspace, write_workspace
 from banger.workspace.repository import Repository, get_commit, open_repository
+from banger.workspace.shipment import Shipment
 from cache.failures import explained
 
 Say = Callable[[str], None]
@@ -97,6 +100,77 @@ def branch_copy(copy: Copy, machine: Machine, name: str) -> str | None:
     check_new_branch(copy.repository, name)
     is_same = copy.state.head == copy.workspace.commit and copy.state.tree == copy.workspace.tree
     return None if is_same else make_branch(copy.repository, copy.state, name, f"Work tree of {machine.name}")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was sent: how many files, how many bytes, how many paths were removed."""
+
+    files: int
+    size_bytes: int
+    gone: int
+
+
+def prepare(
+    machines: Machines,
+    machine: Machine,
+    shipment: Shipment,
+    *,
+    is_full: bool,
+    readonly: bool,
+    confirm: Confirm,
+) -> Prepared | None:
+    """Bring the machine's copy to what the host has now; None when `confirm` says no to what would be lost there.
+
+    A repository that the machine has no copy of is sent whole.
+    """
+    refuse_stopped(machine)
+    workspace = find_workspace(machines.folder(machine))
+    if workspace is None or workspace.root != str(shipment.repository.root):
+        if workspace is not None and not confirm(f"/root/repo in {machine.name} is a copy of {workspace.root}\n"):
+            return None
+        return _send_whole(machines, machine, shipment, readonly=readonly)
+    with open_copy(machines, machine) as copy:
+        objects = machines.folder(machine) / OBJECTS
+        scratch = copy.state.git.parent / "prepare"
+        git = scratch / "git"
+        git.mkdir(parents=True)
+        selection, snapshot, _contents = shipment.take(objects, scratch)
+        update = plan_update(copy.state, workspace, selection, snapshot.tree)
+        changed, _skipped = list_changes(copy.state.git, workspace.tree, copy.state.tree)
+        lost = [change.path for change in changed] if is_full else update.overwritten
+        if not _confirm_loss(machine, lost, update.moves_head, confirm):
+            return None
+        if is_full:
+            return _send_whole(machines, machine, shipment, readonly=readonly)
+        checkout = Checkout(shipment.repository.head, workspace.branch)
+        make_update_history(shipment.repository, snapshot, checkout, workspace.commit, git)
+        send_update(machines.access(machine), shipment.repository, update, git, checkout, readonly=readonly)
+        write_workspace(
+            machines.folder(machine),
+            replace(
+                workspace,
+                commit=checkout.commit,
+                tree=snapshot.tree,
+                include_untracked=shipment.include_untracked,
+            ),
+        )
+    return Prepared(len(update.files), update.size_bytes, len(update.gone))
+
+
+def _send_whole(machines: Machines, machine: Machine, shipment: Shipment, *, readonly: bool) -> Prepared:
+    with shipment.pack(machines.folder(machine)) as cargo:
+        send_all(machines.access(machine), cargo.write, readonly=readonly)
+        return Prepared(len(cargo.selection.files), cargo.selection.size_bytes, 0)
+
+
+def _confirm_loss(machine: Machine, paths: list[str], moves_head: bool, confirm: Confirm) -> bool:
+    told = ""
+    if paths:
+        told += f"these files were changed in {machine.name}, and would be overwritten:\n{format_paths(paths)}\n"
+    if moves_head:
+        told += f"its branch would lose commits made in {machine.name} (ORIG_HEAD keeps them)\n"
+    return not told or confirm(told)
 
 
 def _find_base(copy: Copy, base_commit: str | None) -> str:

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import IO
 
 from banger.errors import BangerError, Reason
@@ -30,18 +31,19 @@ from banger.workspace.repository import Repository, find_place
 _MAX_PACK_BYTES = 4 << 30
 _MAX_HEADER_BYTES = 200
 _HEADER = re.compile(rb"banger 1 (-|[0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64})\n")
+_UNREADABLE = 94
 # In its own words, since what a guest says is not for a terminal.
 _REFUSALS = {
     90: "there is no /root/repo in it any more",
     91: "its image has no git",
     92: "there is no room in its /tmp",
     93: "/root/repo in it is no git repository any more",
-    94: "git in it cannot read /root/repo",
+    _UNREADABLE: "git in it cannot read /root/repo",
 }
 _SCRIPT = """\
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
-busybox=/run/banger/bin/busybox
-cd /root/repo 2>/dev/null || exit 90
+cd "$2" 2>/dev/null || exit 90
+busybox=$3
 command -v git >/dev/null || exit 91
 [ -e .git ] || exit 93
 for name in $(git rev-parse --local-env-vars); do unset "$name"; done
@@ -103,43 +105,65 @@ def make_quarantine(repository: Repository, machine: Path, git: Path) -> None:
         shutil.copyfile(shallow, git / "shallow")
 
 
+def format_script(commit: str | None, folder: str = "/root/repo", busybox: str = "/run/banger/bin/busybox") -> str:
+    """Lines for a POSIX shell that write the state of `folder` on standard output: what `receive` reads."""
+    return f"set -- {commit or quote('')} {quote(folder)} {quote(busybox)}\n{_SCRIPT}"
+
+
 def _receive(access: ssh.Access, workspace: Workspace, git: Path) -> tuple[str | None, str]:
-    script = f"set -- {workspace.commit or ''}\n{_SCRIPT}"
-    argv = ssh.plan_ssh(access, format_for_any_shell(script), tty=False)
+    argv = ssh.plan_ssh(access, format_for_any_shell(format_script(workspace.commit)), tty=False)
     with tempfile.TemporaryFile() as said, start(argv, stdout=subprocess.PIPE, stderr=said) as child:
         assert child.stdout is not None
-        header = _read_header(child.stdout)
-        if header is not None:
-            words = ["index-pack", "--stdin", "--strict", f"--max-input-size={_MAX_PACK_BYTES}"]
-            with tempfile.TemporaryFile() as result:
-                taken = run(
-                    plan_git(["-c", "core.bigFileThreshold=16m", *words], git),
-                    env=plan_environment(),
-                    stdin=child.stdout,
-                    stdout=result,
-                    must_succeed=False,
-                )
-            child.stdout.close()
+        try:
+            heads = receive(child.stdout, git)
+        except BangerError as error:
+            # What ends too early has a reason there; all else is a lie, or lack of room here, and nobody is waited for.
+            if error.reason is not Reason.GUEST:
+                raise
+            heads = None
+        child.stdout.close()
         status = child.wait()
-        if header is None or status != 0:
+        if heads is None or status != 0:
             said.seek(0)
             raise _refuse(status, said.read())
-        if taken.returncode != 0:
-            raise _explain(taken.stderr.decode("utf-8", "replace"))
+    return heads
+
+
+def receive(stream: IO[bytes], git: Path) -> tuple[str | None, str]:
+    """Read a header and a pack into the repository `git`; gives what the header names: HEAD and the last commit.
+
+    Raises GUEST for a stream that ends too early, CORRUPT, TOO_LARGE, NO_SPACE.
+    """
+    header = _read_header(stream)
     match = _HEADER.fullmatch(header)
     if match is None:
-        raise _lie("it does not begin as it should")
+        raise (
+            _lie("it does not begin as it should")
+            if header.endswith(b"\n") or len(header) >= _MAX_HEADER_BYTES
+            else _cut()
+        )
+    words = ["index-pack", "--stdin", "--strict", f"--max-input-size={_MAX_PACK_BYTES}"]
+    with tempfile.TemporaryFile() as result:
+        taken = run(
+            plan_git(["-c", "core.bigFileThreshold=16m", *words], git),
+            env=plan_environment(),
+            stdin=stream,
+            stdout=result,
+            must_succeed=False,
+        )
+    if taken.returncode != 0:
+        raise _explain(taken.stderr.decode("utf-8", "replace"))
     head = match[1].decode()
     return None if head == "-" else head, match[2].decode()
 
 
-def _read_header(stream: IO[bytes]) -> bytes | None:
-    """Byte by byte: what follows is not ours to read. None when there is none."""
+def _read_header(stream: IO[bytes]) -> bytes:
+    """Byte by byte: what follows is not ours to read. As much as there is of it."""
     header = bytearray()
     while len(header) < _MAX_HEADER_BYTES and not header.endswith(b"\n"):
         byte = os.read(stream.fileno(), 1)
         if not byte:
-            return None
+            break
         header += byte
     return bytes(header)
 
@@ -165,10 +189,14 @@ def get_base(state_git: Path, workspace: Workspace) -> str:
 
 
 def _refuse(status: int, said: bytes) -> BangerError:
+    lines = said.decode("utf-8", "replace").strip().split("\n")
+    # Of what git says the first such line is why.
+    told = printable(next((line for line in lines if line.startswith(("error:", "fatal:"))), lines[-1]))[:200]
     why = _REFUSALS.get(status)
     if why is None:
-        last = printable(said.decode("utf-8", "replace").strip().rpartition("\n")[2])[:200]
-        why = f"the connection broke, or git failed there ({last or f'status {status}'})"
+        why = f"the connection broke, or git failed there ({told or f'status {status}'})"
+    elif status == _UNREADABLE and told:
+        why = f"{why} ({told})"
     return BangerError(f"the workspace cannot be read from the machine: {why}", reason=Reason.GUEST)
 
 
@@ -177,6 +205,8 @@ def _explain(said: str) -> BangerError:
         return BangerError(
             "the machine sends more than 4 GiB of changes", reason=Reason.TOO_LARGE, hint="copy large files with scp"
         )
+    if "early EOF" in said:
+        return _cut()
     if "no space left" in said.lower():
         return BangerError("there is no room for what the machine sends", reason=Reason.NO_SPACE)
     lines = [line for line in said.splitlines() if line.startswith(("fatal:", "error:"))]
@@ -189,3 +219,7 @@ def _lie(why: str) -> BangerError:
         reason=Reason.CORRUPT,
         hint="nothing of it was taken",
     )
+
+
+def _cut() -> BangerError:
+    return BangerError("what the machine sends ends too early", reason=Reason.GUEST, hint="nothing of it was taken")

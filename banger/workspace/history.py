@@ -89,7 +89,7 @@ def _fetch(repository: Repository, commit: str, place: Path) -> None:
 
 def _pack_index_objects(repository: Repository, snapshot: Snapshot, place: Path) -> None:
     """What is staged and not committed."""
-    wanted = _list_staged(repository, snapshot)
+    wanted = list_staged(repository, snapshot)
     if wanted:
         run_git(
             ["pack-objects", "-q", str(place / "objects/pack/pack")],
@@ -98,7 +98,7 @@ def _pack_index_objects(repository: Repository, snapshot: Snapshot, place: Path)
         )
 
 
-def _list_staged(repository: Repository, snapshot: Snapshot) -> set[str]:
+def list_staged(repository: Repository, snapshot: Snapshot) -> set[str]:
     if snapshot.index is None:
         return set()
     environment = plan_environment(index=snapshot.index)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from banger.run import printable
 from banger.workspace.git import ask_git, find_git, run_git
 
 _BRANCHES = "refs/heads/"
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^/@:]*)(?::[^/@]*)?@)?(?P<rest>.*)", re.DOTALL)
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^/:]*)(?::[^/]*)?@)?(?P<rest>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,7 @@ class Author:
 
 def open_repository(path: Path) -> Repository:
     """From any folder inside a work tree. Raises BAD_INPUT for what is none, with why."""
-    if not path.is_dir():
-        raise BangerError(
-            f"{_show(path)} is {'no folder' if path.exists() else 'not there'}",
-            reason=Reason.BAD_INPUT if path.exists() else Reason.NOT_FOUND,
-            hint="name a folder of a git repository: banger vm run ./repo",
-        )
+    _check_folder(path)
     told = run_git(["rev-parse", "--is-bare-repository", "--is-inside-work-tree"], path, must_succeed=False)
     if told.returncode != 0:
         raise _explain(path, told.stderr.decode("utf-8", "replace"))
@@ -120,6 +116,18 @@ def remove_credentials(url: str) -> str:
         return url
     user = found["user"] if found["user"] and not found["scheme"].lower().startswith("http") else ""
     return f"{found['scheme']}://{user}{'@' if user else ''}{found['rest']}"
+
+
+def _check_folder(path: Path) -> None:
+    hint = "name a folder of a git repository: banger vm run ./repo"
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BangerError(f"{_show(path)} is not there", reason=Reason.NOT_FOUND, hint=hint) from error
+    except OSError as error:
+        raise BangerError(f"cannot read {_show(path)}: {error.strerror}", reason=Reason.IO, hint=hint) from error
+    if not is_folder:
+        raise BangerError(f"{_show(path)} is no folder", reason=Reason.BAD_INPUT, hint=hint)
 
 
 def _explain(path: Path, said: str) -> BangerError:

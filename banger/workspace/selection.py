@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from banger.workspace.git import run_git, split_names
+from banger.workspace.git import find_git, run_git, split_names
 from banger.workspace.repository import Repository
 
 _GITLINK = b"160000"
@@ -31,11 +31,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class File:
-    """`path` relative to the top of the work tree, as git writes it (slashes, any bytes as surrogates)."""
+    """`path` relative to the top of the work tree, as git writes it (slashes, any bytes as surrogates).
+
+    `mtime_ns` is when it was last written, so that a later change is noticed; None for what was not looked at on disk.
+    """
 
     path: str
     kind: Kind
     size_bytes: int
+    mtime_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,28 +66,32 @@ def select(repository: Repository, *, include_untracked: bool) -> Selection:
     missing: list[str] = []
     skipped: list[str] = []
     links: dict[str, bool] = {}
+    in_index = set(tracked)
 
     def add(names: Iterable[str], root: Path, prefix: str = "") -> None:
         for name in names:
             path = prefix + name
             kind = Kind.MISSING if is_behind_link(root, name, links) else find_kind(root / name)
             if kind in (Kind.FILE, Kind.SYMLINK):
-                files[path] = File(path, kind, (root / name).lstat().st_size if kind is Kind.FILE else 0)
+                found = (root / name).lstat()
+                files[path] = File(path, kind, found.st_size if kind is Kind.FILE else 0, found.st_mtime_ns)
                 continue
             if kind is Kind.SPECIAL:
                 skipped.append(path)
             # To git a folder or a socket in the place of a file means that the file is gone.
-            if not prefix:
+            if path in in_index:
                 missing.append(path)
 
     add((name for name in tracked if name not in submodules), repository.root)
     # git knows which of them are checked out.
-    for name, inside in _list_submodule_files(repository.root, submodules):
-        if inside is None:
-            if find_kind(repository.root / name) is Kind.FOLDER:
-                files[name] = File(name, Kind.FOLDER, 0)
-        else:
+    for name, inside in _list_submodule_files(repository.root, submodules, links):
+        if inside is not None:
             add(inside, repository.root / name, f"{name}/")
+        elif _is_folder(repository.root, name, links):
+            files[name] = File(name, Kind.FOLDER, 0)
+        else:
+            # It is gone, or a file has come in its place.
+            add([name], repository.root)
     if include_untracked:
         untracked = list_names(repository.root, "--others", "--exclude-standard")
         # A repository within that is no submodule: git would not take its files either.
@@ -113,17 +121,25 @@ def find_kind(place: Path) -> Kind:
     return Kind.SPECIAL
 
 
-def _list_submodule_files(root: Path, submodules: Iterable[str]) -> Iterator[tuple[str, list[str] | None]]:
+def _list_submodule_files(
+    root: Path, submodules: Iterable[str], links: dict[str, bool]
+) -> Iterator[tuple[str, list[str] | None]]:
     """For each submodule the names of its files, from its own top; None where it is not checked out."""
     for name in sorted(submodules):
         place = root / name
-        if not (place / ".git").exists():
+        # Without a repository of its own there, git would answer for the one around it, of which the prefix tells.
+        is_there = _is_folder(root, name, links) and (place / ".git").exists()
+        if not is_there or find_git(["rev-parse", "--show-prefix"], place) != "":
             yield name, None
             continue
         inner = find_submodules(place)
         yield name, [each for each in list_names(place, "--cached") if each not in inner]
-        for deeper, names in _list_submodule_files(place, inner):
+        for deeper, names in _list_submodule_files(place, inner, links):
             yield f"{name}/{deeper}", names
+
+
+def _is_folder(root: Path, name: str, links: dict[str, bool]) -> bool:
+    return not is_behind_link(root, name, links) and find_kind(root / name) is Kind.FOLDER
 
 
 def is_behind_link(root: Path, name: str, known: dict[str, bool]) -> bool:

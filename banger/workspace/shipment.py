@@ -42,8 +42,8 @@ class Cargo:
 
     def write(self, tar: tarfile.TarFile) -> None:
         """Entries at and below `repo`."""
-        _write_folder(tar, FOLDER)
-        _write_git(tar, self.git)
+        write_folder(tar, FOLDER)
+        write_tree(tar, self.git, f"{FOLDER}/.git")
         write_files(tar, self.contents or self.repository.root, self.selection.files)
 
 
@@ -60,13 +60,13 @@ class Shipment:
     def pack(self, machine: Path) -> Iterator[Cargo]:
         """Prepare everything; what is to be remembered of it goes into the machine's folder."""
         objects = machine / OBJECTS
-        (objects / "pack").mkdir(mode=0o700, parents=True)
+        (objects / "pack").mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".workspace-", dir=machine) as name:
             scratch = Path(name)
             git = scratch / "git"
             git.mkdir()
-            selection, snapshot, contents = self._take(objects, scratch)
-            checkout = self._plan_checkout()
+            selection, snapshot, contents = self.take(objects, scratch)
+            checkout = self.plan_checkout()
             make_history(self.repository, snapshot, checkout, git)
             write_workspace(
                 machine,
@@ -87,13 +87,14 @@ class Shipment:
             return select(self.repository, include_untracked=self.include_untracked).files
         return list_commit(self.repository, self.start)
 
-    def _take(self, objects: Path, scratch: Path) -> tuple[Selection, Snapshot, Path | None]:
+    def take(self, objects: Path, scratch: Path) -> tuple[Selection, Snapshot, Path | None]:
+        """What is sent, now; the last is where the files are if not in the work tree."""
         if self.start is None:
             selection = select(self.repository, include_untracked=self.include_untracked)
             return selection, take_snapshot(self.repository, selection, objects, scratch), None
         return take_commit(self.repository, self.start, scratch)
 
-    def _plan_checkout(self) -> Checkout:
+    def plan_checkout(self) -> Checkout:
         return Checkout(self.start or self.repository.head, self.branch or self.repository.branch)
 
 
@@ -107,14 +108,14 @@ def write_files(tar: tarfile.TarFile, root: Path, files: list[File]) -> None:
                 folder = "/".join(parts[:count])
                 if folder not in known:
                     known.add(folder)
-                    _write_folder(tar, f"{FOLDER}/{folder}")
+                    write_folder(tar, f"{FOLDER}/{folder}")
             _write_file(tar, walker, file)
 
 
 def _write_file(tar: tarfile.TarFile, walker: _Walker, file: File) -> None:
     entry = tarfile.TarInfo(f"{FOLDER}/{file.path}")
     if file.kind is Kind.FOLDER:
-        _write_folder(tar, entry.name)
+        write_folder(tar, entry.name)
         return
     try:
         folder, name = walker.enter(file.path)
@@ -189,12 +190,12 @@ class _Walker:
         return self._open[-1], name
 
 
-def _write_git(tar: tarfile.TarFile, git: Path) -> None:
+def write_tree(tar: tarfile.TarFile, git: Path, place: str) -> None:
     """A folder of ours, made a moment ago."""
     for folder, folders, names in os.walk(git):
         folders.sort()
-        inside = f"{FOLDER}/.git/{os.path.relpath(folder, git)}".removesuffix("/.")
-        _write_folder(tar, inside)
+        inside = f"{place}/{os.path.relpath(folder, git)}".removesuffix("/.")
+        write_folder(tar, inside)
         for name in sorted(names):
             path = Path(folder) / name
             entry = tarfile.TarInfo(f"{inside}/{name}")
@@ -204,7 +205,7 @@ def _write_git(tar: tarfile.TarFile, git: Path) -> None:
                 tar.addfile(entry, content)
 
 
-def _write_folder(tar: tarfile.TarFile, path: str) -> None:
+def write_folder(tar: tarfile.TarFile, path: str) -> None:
     entry = tarfile.TarInfo(path)
     entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, int(time.time())
     tar.addfile(entry)

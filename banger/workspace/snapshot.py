@@ -102,4 +102,7 @@ def list_commit(repository: Repository, commit: str) -> list[File]:
 
 def _measure(contents: Path, file: File) -> File:
     """Line endings and filters may have changed it on the way out."""
-    return replace(file, size_bytes=(contents / file.path).lstat().st_size) if file.kind is Kind.FILE else file
+    if file.kind is Kind.FOLDER:
+        return file
+    found = (contents / file.path).lstat()
+    return replace(file, size_bytes=found.st_size if file.kind is Kind.FILE else 0, mtime_ns=found.st_mtime_ns)

@@ -1,0 +1,242 @@
+"""A host's repository and a guest's copy of it without a machine: what is sent is unpacked by tar into a folder that
+stands for /root/repo, and the very script that runs in a guest reads it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from banger.errors import BangerError
+from banger.machine.exchange import Copy
+from banger.workspace.collect import GuestState, check_state, format_script, make_quarantine, receive
+from banger.workspace.record import Workspace, find_workspace
+from banger.workspace.repository import Repository, open_repository
+from banger.workspace.shipment import Shipment
+
+AUTHOR = ("Host Author", "host@example.org")
+GUEST = ("Gäst Author", "guest@example.org")
+ODD_NAMES = ("with space", "quo\"te's", "new\nline", "-dash", "ünï ✓", "\udcff\udcfe bytes", "back\\slash", "tab\tbed")
+_ENVIRONMENT = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_AUTHOR_NAME": GUEST[0],
+    "GIT_AUTHOR_EMAIL": GUEST[1],
+    "GIT_COMMITTER_NAME": GUEST[0],
+    "GIT_COMMITTER_EMAIL": GUEST[1],
+}
+# path: (mode, mtime in ns, content); folders have none, links have where they lead.
+Tree = dict[str, tuple[int, int, bytes | None]]
+
+
+def git(folder: Path, *words: str, stdin: bytes = b"", must_succeed: bool = True, **environment: str) -> str:
+    """As somebody types it: no banger in between, and no configuration of whoever runs the tests."""
+    done = subprocess.run(
+        ["git", "-C", folder, *words],
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, **_ENVIRONMENT, **environment},
+        check=False,
+    )
+    assert done.returncode == 0 or not must_succeed, os.fsdecode(done.stderr)
+    return os.fsdecode(done.stdout).removesuffix("\n")
+
+
+def commit(folder: Path, message: str, *options: str, **environment: str) -> str:
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", message, *options, **environment)
+    return git(folder, "rev-parse", "HEAD")
+
+
+def write(folder: Path, path: str, content: bytes | str = "new\n", mode: int = 0o644) -> Path:
+    place = folder / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content.encode() if isinstance(content, str) else content)
+    place.chmod(mode)
+    return place
+
+
+def make_repository(folder: Path, *options: str) -> Path:
+    """With all that a tree of git's can hold, and a few commits."""
+    folder.mkdir(parents=True)
+    git(folder, "init", "-q", "-b", "main", *options)
+    for key, value in zip(("user.name", "user.email"), AUTHOR, strict=True):
+        git(folder, "config", key, value)
+    write(folder, "README", "".join(f"line {number}\n" for number in range(40)))
+    write(folder, "src/main.c", "".join(f"int f{number}(void);\n" for number in range(60)))
+    write(folder, "src/util.c", "".join(f"long g{number}(int);\n" for number in range(60)))
+    write(folder, "bin/run", "#!/bin/sh\necho run\n", 0o755)
+    commit(folder, "first")
+    write(folder, "data.bin", bytes(range(256)) * 20)
+    write(folder, "deep/er/still/file", "deep\n")
+    write(folder, "empty", b"")
+    write(folder, "crlf", b"one\r\ntwo\r\n")
+    write(folder, "no end", "no newline at the end")
+    (folder / "link").symlink_to("README")
+    (folder / "dangling").symlink_to("nowhere/at all")
+    write(folder, ".gitignore", "ignored/\n*.log\n")
+    commit(folder, "second")
+    for name in ODD_NAMES:
+        write(folder, f"odd/{name}", f"{name!r}\n")
+    commit(folder, "third")
+    return folder
+
+
+@dataclass(frozen=True)
+class Pair:
+    """`host` is a work tree, `machine` the folder of a machine's disks, `guest` what was sent there."""
+
+    folder: Path
+    host_name: str = "host"
+
+    @property
+    def host(self) -> Path:
+        return self.folder / self.host_name
+
+    @property
+    def machine(self) -> Path:
+        return self.folder / "machine"
+
+    @property
+    def guest(self) -> Path:
+        return self.folder / "guest/repo"
+
+    @property
+    def repository(self) -> Repository:
+        return open_repository(self.host)
+
+    @property
+    def workspace(self) -> Workspace:
+        found = find_workspace(self.machine)
+        assert found is not None
+        return found
+
+    def send(self, *, include_untracked: bool = False, branch: str | None = None) -> Pair:
+        self.machine.mkdir()
+        self.guest.parent.mkdir()
+        path = self.folder / "sent.tar"
+        with (
+            Shipment(self.repository, include_untracked, branch).pack(self.machine) as cargo,
+            tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as tar,
+        ):
+            cargo.write(tar)
+        subprocess.run(["tar", "-xpf", path, "-C", self.guest.parent], check=True)
+        return self
+
+    @contextlib.contextmanager
+    def collect(self, shell: Sequence[str] = ("sh",)) -> Iterator[GuestState]:
+        """As `collect` of banger's does it, without ssh; the guest's .git is the same afterwards, to the byte."""
+        before = read_tree(self.guest)
+        with self.quarantine() as place:
+            script = format_script(self.workspace.commit, str(self.guest), "/usr/bin/busybox")
+            argv = [*shell, "-c", 'eval "$1"', "sh", script]
+            with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/") as child:
+                assert child.stdout is not None
+                assert child.stderr is not None
+                heads = receive(child.stdout, place)
+                said = child.stderr.read()
+            assert child.returncode == 0, said
+            assert forget_times(read_tree(self.guest)) == forget_times(before), "looking at it has changed it"
+            yield check_state(place, self.workspace, self.repository, *heads)
+
+    def run_script(self, shell: Sequence[str] = ("sh",)) -> tuple[int, bytes]:
+        """How the script ends in a guest of which it can read nothing, and what it says."""
+        script = format_script(self.workspace.commit, str(self.guest), "/usr/bin/busybox")
+        done = subprocess.run([*shell, "-c", 'eval "$1"', "sh", script], capture_output=True, check=False, cwd="/")
+        assert done.stdout == b""
+        return done.returncode, done.stderr
+
+    @contextlib.contextmanager
+    def quarantine(self) -> Iterator[Path]:
+        folder = self.folder / "collected"
+        folder.mkdir()
+        make_quarantine(self.repository, self.machine, folder / "git")
+        yield folder / "git"
+        shutil.rmtree(folder)
+
+    @contextlib.contextmanager
+    def take(self) -> Iterator[Copy]:
+        with self.collect() as state:
+            yield Copy(self.workspace, self.repository, state)
+
+    @contextlib.contextmanager
+    def take_stream(self, stream: bytes) -> Iterator[Copy]:
+        """What a guest that makes up its answer itself would send."""
+        with self.quarantine() as place, piped(stream) as source:
+            state = check_state(place, self.workspace, self.repository, *receive(source, place))
+            yield Copy(self.workspace, self.repository, state)
+
+
+def make_pair(folder: Path, *options: str) -> Pair:
+    make_repository(folder / "host", *options)
+    return Pair(folder)
+
+
+@contextlib.contextmanager
+def piped(content: bytes) -> Iterator[IO[bytes]]:
+    """A pipe, as ssh gives one; who writes into it does not mind when nobody reads any more."""
+    read_end, write_end = os.pipe()
+
+    def feed() -> None:
+        with contextlib.suppress(BrokenPipeError), os.fdopen(write_end, "wb") as sink:
+            sink.write(content)
+
+    writer = threading.Thread(target=feed)
+    writer.start()
+    with os.fdopen(read_end, "rb") as source:
+        yield source
+    writer.join()
+
+
+def read_tree(folder: Path) -> Tree:
+    """All that is below a folder, .git included."""
+    found: Tree = {}
+    for place in sorted(folder.rglob("*")):
+        status = place.lstat()
+        content: bytes | None = None
+        if stat.S_ISLNK(status.st_mode):
+            content = os.fsencode(place.readlink())
+        elif stat.S_ISREG(status.st_mode):
+            content = place.read_bytes()
+        found[str(place.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, content)
+    return found
+
+
+def forget_times(tree: Tree) -> dict[str, tuple[int, bytes | None]]:
+    return {path: (mode, content) for path, (mode, _time, content) in tree.items()}
+
+
+def list_content(folder: Path) -> dict[str, tuple[int, bytes | None]]:
+    """The files of a work tree with their modes, as they compare between two places: no folders, no .git."""
+    return {
+        path: entry
+        for path, entry in forget_times(read_tree(folder)).items()
+        if not stat.S_ISDIR(entry[0]) and path.partition("/")[0] != ".git"
+    }
+
+
+@contextlib.contextmanager
+def unchanged(*folders: Path, index_times: bool = True) -> Iterator[None]:
+    """Bytes, modes and times of everything: of the work tree and of what is in .git."""
+    before = [read_tree(folder) for folder in folders]
+    yield
+    for folder, tree in zip(folders, before, strict=True):
+        now = read_tree(folder)
+        assert now.keys() == tree.keys(), sorted(now.keys() ^ tree.keys())
+        assert {path: (tree[path], now[path]) for path in now if now[path] != tree[path]} == {}
+
+
+def assert_clean(error: BangerError) -> None:
+    """Nothing of what a guest says reaches the terminal as it is."""
+    for text in (error.message, error.hint):
+        assert text.replace("\n", "").isprintable(), repr(text)
+        assert len(text) < 2000
