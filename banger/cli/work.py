@@ -62,6 +62,9 @@ def plan_work(path: str | None, as_json: bool, detach: bool, options: dict[str, 
             )
         return None
     _check_combinations(names, detach)
+    if not path:
+        # Not the current folder, which an empty Path would be.
+        raise BangerError("the path of a repository is empty", reason=Reason.BAD_INPUT, hint="for this folder: .")
     from banger.workspace.repository import check_branch_name, get_commit, open_repository
     from banger.workspace.shipment import Shipment
 

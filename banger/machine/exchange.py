@@ -16,7 +16,7 @@ from banger.machine.record import Machine
 from banger.machine.session import refuse_stopped
 from banger.workspace.apply import Applied, apply_changes
 from banger.workspace.branch import check_new_branch, make_branch
-from banger.workspace.changes import format_paths, list_changes
+from banger.workspace.changes import check_sizes, format_paths, list_changes
 from banger.workspace.collect import GuestState, collect, get_base
 from banger.workspace.history import Checkout
 from banger.workspace.patch import format_summary, write_patch
@@ -67,9 +67,13 @@ def export_patch(copy: Copy, sink: IO[bytes], base_commit: str | None = None) ->
 
 
 def export_to_file(copy: Copy, path: Path, base_commit: str | None = None) -> None:
-    """The whole patch, or no file."""
+    """The whole patch, or no file. What is there and is no file (a device, a pipe) is written into."""
     with explained(f"write {path.name}", path.parent):
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                export_patch(copy, file, base_commit)
+            return
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".banger-")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 export_patch(copy, file, base_commit)
@@ -90,6 +94,7 @@ def apply_copy(copy: Copy, say: Say, confirm: Confirm) -> Applied | None:
         say(f"left out, since they are repositories of their own:\n{format_paths(skipped)}")
     if not changes:
         return Applied([], [])
+    check_sizes(copy.state.git, changes)
     if not confirm(format_summary(copy.state.git, copy.workspace.tree, copy.state.tree)):
         return None
     return apply_changes(copy.repository, copy.state.git, copy.state.tree, changes)
@@ -98,6 +103,7 @@ def apply_copy(copy: Copy, say: Say, confirm: Confirm) -> Applied | None:
 def branch_copy(copy: Copy, machine: Machine, name: str) -> str | None:
     """Put everything on a new branch; gives the commit, None when nothing was changed."""
     check_new_branch(copy.repository, name)
+    list_changes(copy.state.git, copy.workspace.tree, copy.state.tree)
     is_same = copy.state.head == copy.workspace.commit and copy.state.tree == copy.workspace.tree
     return None if is_same else make_branch(copy.repository, copy.state, name, f"Work tree of {machine.name}")
 
@@ -174,6 +180,11 @@ def _confirm_loss(machine: Machine, paths: list[str], moves_head: bool, confirm:
 
 
 def _find_base(copy: Copy, base_commit: str | None) -> str:
+    """Looked at first: git would take as much memory as a guest likes for a comparison."""
     if base_commit is not None:
-        return get_commit(copy.repository, base_commit)
-    return get_base(copy.state.git, copy.workspace)
+        base = get_commit(copy.repository, base_commit)
+    else:
+        base = get_base(copy.state.git, copy.workspace)
+    changes, _skipped = list_changes(copy.state.git, base, copy.state.tree)
+    check_sizes(copy.state.git, changes)
+    return base

@@ -6,7 +6,9 @@ own /root: of it everything comes that nothing else has the place of.
 
 from __future__ import annotations
 
+import io
 import tarfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +66,21 @@ def write_home(tar: tarfile.TarFile, home: Home) -> None:
     for file in synced:
         taken.add(file.guest_path, is_folder=file.kind is Kind.FOLDER)
     if home.gitconfig and not taken.covers(".gitconfig"):
-        disk.file(".gitconfig", home.gitconfig, 0o644)
+        _write_gitconfig(tar, home.gitconfig)
         taken.add(".gitconfig", is_folder=False)
     if home.write_workspace is not None:
         home.write_workspace(tar)
         # Of what the image has there nothing comes.
         taken.add(WORKSPACE, is_folder=False)
     _copy_image_home(tar, home.image_home, taken)
+
+
+def _write_gitconfig(tar: tarfile.TarFile, text: str) -> None:
+    """A name in it may be in any encoding."""
+    content = text.encode("utf-8", "surrogateescape")
+    entry = tarfile.TarInfo(".gitconfig")
+    entry.mode, entry.size, entry.mtime = 0o644, len(content), int(time.time())
+    tar.addfile(entry, io.BytesIO(content))
 
 
 def _copy_image_home(tar: tarfile.TarFile, image_home: Path, taken: _Taken) -> None:

@@ -24,6 +24,7 @@ _NO_MISE = 91
 _SCRIPT = """\
 cd /root/repo || exit 92
 export HOME=/root MISE_YES=1 PATH=$PATH:/root/.local/bin:/usr/local/bin:/usr/bin:/bin
+[ "$2" = net ] || export MISE_OFFLINE=1
 mkdir -p "${1%/*}" && exec >>"$1" 2>&1 </dev/null
 command -v mise >/dev/null || { echo "this image has no mise"; exit 91; }
 mise trust && mise install
@@ -43,13 +44,14 @@ def name_log(root: str) -> str:
 
 def start_install(machines: Machines, machine: Machine, log: str) -> None:
     """In the background."""
-    start_guest_program(machines, machine, "/run/banger/bin/busybox", ["setsid", "sh", "-c", _SCRIPT, "sh", log])
+    arguments = ["setsid", "sh", "-c", _SCRIPT, "sh", log, _net(machine)]
+    start_guest_program(machines, machine, "/run/banger/bin/busybox", arguments)
 
 
 def install(machines: Machines, machine: Machine, config: str, log: str, say: Callable[[str], None]) -> bool:
     """Wait for it; whether all tools are there. Says why they are not."""
     say(f"tools of {config}: installing (log: {log})")
-    line = f"set -- {quote(log)}\n{_SCRIPT}"
+    line = f"set -- {quote(log)} {_net(machine)}\n{_SCRIPT}"
     argv = ssh.plan_ssh(machines.access(machine), format_for_any_shell(line), tty=False)
     with start(argv, stderr=subprocess.DEVNULL) as child:
         status = child.wait()
@@ -63,6 +65,11 @@ def install(machines: Machines, machine: Machine, config: str, log: str, say: Ca
         why = "mise failed"
     say(f"tools of {config}: not all of them are there: {why}; the command runs without (log: {log})")
     return False
+
+
+def _net(machine: Machine) -> str:
+    """Without a way out mise need not wait for answers that never come."""
+    return "net" if machine.nat else "none"
 
 
 def wrap(command: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ def make_branch(repository: Repository, state: GuestState, name: str, message: s
     last = state.head
     if last is None or ask_git(["rev-parse", f"{last}^{{tree}}"], state.git) != state.tree:
         last = _commit(repository, state, message)
-    settings = ["-c", "fetch.fsckObjects=true", "-c", "protocol.file.allow=always"]
+    settings = ["-c", "fetch.fsckObjects=true", "-c", "protocol.file.allow=always", "-c", "protocol.version=2"]
     options = ["-q", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules"]
     url = "file://" + quote(os.fsencode(state.git))
     run_git([*settings, "fetch", *options, url, f"{last}:{_BRANCHES}{name}"], repository.root)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from banger.errors import BangerError, Reason
-from banger.run import printable
+from banger.run import check, printable, start
 from banger.sizes import format_bytes
-from banger.workspace.git import run_git, split_names
+from banger.workspace.git import plan_environment, plan_git, run_git, split_names
 
 _ABSENT = "000000"
 _GITLINK = "160000"
 _MODES = ("100644", "100755", "120000")
 _MAX_FILE_BYTES = 1 << 30
 _MAX_TOTAL_BYTES = 4 << 30
+_MAX_LIST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,9 @@ class Change:
 def list_changes(git: Path, before: str, after: str) -> tuple[list[Change], list[str]]:
     """Changed paths, sorted, and those that are left out since they are repositories of their own (submodules).
 
-    Raises CORRUPT for a path or a kind of file that git would not make either.
+    Raises CORRUPT for a path or a kind of file that git would not make either, TOO_LARGE for too many to look at.
     """
-    raw = run_git(["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", before, after], git).stdout
-    fields = split_names(raw)
+    fields = split_names(_read_differences(git, before, after))
     changes, skipped = [], []
     for head, path in zip(fields[::2], fields[1::2], strict=True):
         # git-diff-tree(1), "Raw output format": ":mode mode object object status", then the path.
@@ -56,6 +58,27 @@ def list_changes(git: Path, before: str, after: str) -> tuple[list[Change], list
                 raise BangerError(f"{printable(path)!r} is of a mode that git does not have", reason=Reason.CORRUPT)
         changes.append(Change(path, _side(mode_before, digest_before), _side(mode_after, digest_after)))
     return changes, skipped
+
+
+def _read_differences(git: Path, before: str, after: str) -> bytes:
+    """A few small trees that hold each other stand for more paths than there is room for: no more than that is read."""
+    argv = plan_git(["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", before, after], git)
+    with (
+        tempfile.TemporaryFile() as said,
+        start(argv, stdout=subprocess.PIPE, stderr=said, env=plan_environment()) as child,
+    ):
+        assert child.stdout is not None
+        raw: bytes = child.stdout.read(_MAX_LIST_BYTES + 1)
+        if len(raw) > _MAX_LIST_BYTES:
+            raise BangerError(
+                "the changes are too large: too many files",
+                reason=Reason.TOO_LARGE,
+                hint="have git ignore in the machine what is made there",
+            )
+        status = child.wait()
+        said.seek(0)
+        check(argv, status, said.read())
+    return raw
 
 
 def check_path(path: str) -> str:
@@ -73,15 +96,20 @@ def check_sizes(git: Path, changes: Sequence[Change]) -> int:
         git,
         stdin="".join(f"{digest}\n" for digest in wanted).encode(),
     ).stdout
-    total = 0
+    sizes = {}
     for line in told.decode("ascii").splitlines():
-        digest, kind, size = line.split(" ")
+        digest, kind, *size = line.split(" ")
         if kind != "blob":
             raise BangerError(f"{printable(wanted[digest])!r} has no content", reason=Reason.CORRUPT)
-        total += int(size)
-        if int(size) > _MAX_FILE_BYTES or total > _MAX_TOTAL_BYTES:
+        sizes[digest] = int(size[0])
+    total = 0
+    for change in changes:
+        size_bytes = 0 if change.after is None else sizes[change.after.digest]
+        # The same content at many paths is written as often.
+        total += size_bytes
+        if size_bytes > _MAX_FILE_BYTES or total > _MAX_TOTAL_BYTES:
             raise BangerError(
-                f"the changes are too large: {printable(wanted[digest])!r} has {format_bytes(int(size))}",
+                f"the changes are too large: {printable(change.path)!r} has {format_bytes(size_bytes)}",
                 reason=Reason.TOO_LARGE,
                 hint="copy large files with scp, or have git ignore them in the machine",
             )

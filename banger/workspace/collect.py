@@ -57,6 +57,7 @@ index=$(git rev-parse --git-path index) || exit 93
 objects=$($busybox readlink -f "$(git rev-parse --git-path objects)")
 scratch=$($busybox mktemp -d /tmp/banger-XXXXXX) || exit 92
 trap '$busybox rm -rf "$scratch"' EXIT
+trap 'exit 1' HUP INT PIPE TERM
 $busybox mkdir "$scratch/objects"
 [ ! -f "$index" ] || $busybox cp -p "$index" "$scratch/index" || exit 92
 export GIT_INDEX_FILE=$scratch/index GIT_OBJECT_DIRECTORY=$scratch/objects GIT_ALTERNATE_OBJECT_DIRECTORIES=$objects

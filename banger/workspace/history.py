@@ -19,15 +19,11 @@ from banger.workspace.snapshot import Snapshot
 
 DEPTH = 50
 # Of the host's configuration: what decides how git reads and writes the files that are there.
-_CONTENT_KEYS = (
-    "core.autocrlf",
-    "core.eol",
-    "core.filemode",
-    "core.symlinks",
-    "core.sparseCheckout",
-    "core.sparseCheckoutCone",
-)
+_CONTENT_KEYS = ("autocrlf", "eol", "filemode", "symlinks", "sparsecheckout", "sparsecheckoutcone")
 _PLACES = ("info/exclude", "info/attributes", "info/sparse-checkout")
+# What the user says of all repositories counts less than what is said in this one, so it has a place of its own.
+_USER_ATTRIBUTES = "info/user-attributes"
+_GUEST_PLACE = "/root/repo/.git"
 _GITLINK = "160000"
 
 
@@ -42,18 +38,21 @@ class Checkout:
 def make_history(repository: Repository, snapshot: Snapshot, checkout: Checkout, place: Path) -> None:
     """Make the repository in `place`, an empty folder: what becomes `.git` there, whole."""
     options = [f"--object-format={repository.object_format}", "--template=", "--bare", "--initial-branch=unused"]
-    run_git(["init", "-q", *options, str(place)], place)
+    run_git(["-c", "init.defaultRefFormat=files", "init", "-q", *options, str(place)], place)
     if checkout.commit is not None:
         _fetch(repository, checkout.commit, place)
     _pack_index_objects(repository, snapshot, place)
+    if snapshot.index is not None:
+        _place_index(snapshot.index, place)
     _write_refs(checkout, place)
     (place / "info").mkdir(exist_ok=True)
     for name, content in _plan_places(repository).items():
         (place / name).write_bytes(content)
-    (place / "config").write_text(format_config(_plan_config(repository, checkout)), "utf-8", "surrogateescape")
+    config = _plan_config(repository, checkout)
+    if (place / _USER_ATTRIBUTES).exists():
+        config["core.attributesfile"] = f"{_GUEST_PLACE}/{_USER_ATTRIBUTES}"
+    (place / "config").write_text(format_config(config), "utf-8", "surrogateescape")
     shutil.rmtree(place / "refs/banger", ignore_errors=True)
-    if snapshot.index is not None:
-        (place / "index").write_bytes(snapshot.index.read_bytes())
 
 
 def format_gitconfig(author: Author) -> str:
@@ -82,9 +81,20 @@ def _quote(text: str) -> str:
 def _fetch(repository: Repository, commit: str, place: Path) -> None:
     """As a shallow clone is made, so that it is one; the host's repository may itself be shallow, or a work tree's."""
     url = "file://" + quote(os.fsencode(repository.root))
-    options = ["-q", f"--depth={DEPTH}", "--update-shallow", "--no-write-fetch-head"]
-    settings = ["-c", "fetch.unpackLimit=1", "-c", "protocol.file.allow=always", "-c", "pack.threads=0"]
-    run_git([*settings, "fetch", *options, url, f"{commit}:refs/banger/checkout"], place)
+    # A partial clone lacks the files of older commits, and nothing is asked of the network for them.
+    is_partial = find_git(["config", "--get-regexp", r"^remote\..*\.promisor$"], repository.root) is not None
+    options = ["-q", f"--depth={1 if is_partial else DEPTH}", "--update-shallow", "--no-write-fetch-head"]
+    settings = {
+        "fetch.fsckObjects": "false",
+        "fetch.recurseSubmodules": "false",
+        "fetch.unpackLimit": "1",
+        "pack.threads": "0",
+        "protocol.file.allow": "always",
+        # In older ones a commit can be asked for only if a branch or tag is there.
+        "protocol.version": "2",
+    }
+    words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    run_git([*words, "fetch", *options, url, f"{commit}:refs/banger/checkout"], place)
 
 
 def _pack_index_objects(repository: Repository, snapshot: Snapshot, place: Path) -> None:
@@ -94,8 +104,19 @@ def _pack_index_objects(repository: Repository, snapshot: Snapshot, place: Path)
         run_git(
             ["pack-objects", "-q", str(place / "objects/pack/pack")],
             repository.root,
+            # Where git writes a pack before it gives it its name: not into the host's repository.
+            environment=plan_environment(objects=place / "objects", alternates=[repository.objects]),
             stdin="".join(f"{each}\n" for each in sorted(wanted)).encode(),
         )
+
+
+def _place_index(index: Path, place: Path) -> None:
+    copy = place / "index"
+    copy.write_bytes(index.read_bytes())
+    # An index remembers trees of what is staged, which an aborted commit has made: those are to be here too. One in
+    # conflict stands for no tree, and one of a partial clone knows of files that are not here.
+    environment = plan_environment(index=copy)
+    run_git(["write-tree", "--missing-ok"], place, environment=environment, must_succeed=False)
 
 
 def list_staged(repository: Repository, snapshot: Snapshot) -> set[str]:
@@ -109,14 +130,14 @@ def list_staged(repository: Repository, snapshot: Snapshot) -> set[str]:
         entries = [entry.split(" ", 2) for entry in split_names(listed)]
         found |= {name for mode, name, _rest in entries if mode != _GITLINK}
     else:
-        words = ["diff-index", "--cached", "--raw", "-z", "--no-renames", "--no-abbrev", repository.head]
+        # An intent to add is an empty file to everything that writes or checks an index.
+        options = ["--raw", "-z", "--no-renames", "--no-abbrev", "--ita-visible-in-index"]
+        words = ["diff-index", "--cached", *options, repository.head]
         raw = split_names(run_git(words, repository.root, environment=environment).stdout)
         # git-diff-index(1), "Raw output format": ":mode mode object object status", then the path.
         entries = [entry[1:].split(" ") for entry in raw[::2]]
         found |= {each[3] for each in entries if each[1] != _GITLINK and each[4] in "AMT"}
-    known = find_git(["hash-object", "-t", "blob", "/dev/null"], repository.root)
-    # An intent to add is no content; the empty blob needs none.
-    return {name for name in found if name.strip("0") and name != known}
+    return {name for name in found if name.strip("0")}
 
 
 def _write_refs(checkout: Checkout, place: Path) -> None:
@@ -136,19 +157,35 @@ def _plan_places(repository: Repository) -> dict[str, bytes]:
         place = find_place(repository.root, name)
         if place.is_file():
             found[name] = place.read_bytes()
-    for key, name in (("core.excludesFile", "info/exclude"), ("core.attributesFile", "info/attributes")):
-        path = find_git(["config", "--type=path", "--get", key], repository.root)
-        own = Path(path) if path else _default_place(name)
-        if own.is_file():
-            # The repository's own word counts more: it comes last.
-            found[name] = own.read_bytes().rstrip(b"\n") + b"\n" + found.get(name, b"")
+    ignored = _read_user_file(repository, "core.excludesFile", "ignore")
+    if ignored is not None:
+        # The repository's own word counts more: it comes last.
+        found["info/exclude"] = ignored.rstrip(b"\n") + b"\n" + found.get("info/exclude", b"")
+    attributes = _read_user_file(repository, "core.attributesFile", "attributes")
+    if attributes is not None:
+        found[_USER_ATTRIBUTES] = attributes
     return found
 
 
-def _default_place(name: str) -> Path:
-    """gitignore(5), gitattributes(5)."""
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "git" / {"info/exclude": "ignore", "info/attributes": "attributes"}[name]
+def _read_user_file(repository: Repository, key: str, default: str) -> bytes | None:
+    """gitignore(5), gitattributes(5): an empty path stands for none, a relative one begins at the work tree."""
+    path = find_git(["config", "--type=path", "--get", key], repository.root)
+    if path is None:
+        base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+        path = str(Path(base) / "git" / default)
+    place = repository.root / path
+    return place.read_bytes() if path and place.is_file() else None
+
+
+def _read_content_keys(repository: Repository) -> dict[str, str]:
+    pattern = rf"^core\.({'|'.join(_CONTENT_KEYS)})$"
+    told = find_git(["config", "-z", "--get-regexp", pattern], repository.root) or ""
+    found = {}
+    for entry in told.split("\0")[:-1]:
+        key, has_value, value = entry.partition("\n")
+        # git-config(1): a key alone is true.
+        found[key] = value if has_value else "true"
+    return found
 
 
 def _plan_config(repository: Repository, checkout: Checkout) -> dict[str, str]:
@@ -159,10 +196,7 @@ def _plan_config(repository: Repository, checkout: Checkout) -> dict[str, str]:
     # The files were written by nobody there: their times and sizes are the host's, the rest is not.
     config |= {"core.bare": "false", "core.logallrefupdates": "true", "core.trustctime": "false"}
     config["core.checkStat"] = "minimal"
-    for key in _CONTENT_KEYS:
-        value = find_git(["config", "--get", key], repository.root)
-        if value is not None:
-            config[key] = value
+    config |= _read_content_keys(repository)
     origin = find_origin(repository)
     if origin is not None:
         config |= {"remote.origin.url": origin, "remote.origin.fetch": "+refs/heads/*:refs/remotes/origin/*"}

@@ -16,7 +16,12 @@ from banger.run import printable
 from banger.workspace.git import ask_git, find_git, run_git
 
 _BRANCHES = "refs/heads/"
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^/:]*)(?::[^/]*)?@)?(?P<rest>.*)", re.DOTALL)
+# gitremote-helpers(7): a helper may be named before the URL, "https::https://…". A host begins after the last @.
+_URL = re.compile(
+    r"(?P<helper>(?:[A-Za-z0-9-]+::)*)(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
+    r"(?:(?P<user>[^/:]*)(?::[^/]*)?@)?(?P<rest>.*)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def remove_credentials(url: str) -> str:
     if found is None:
         return url
     user = found["user"] if found["user"] and not found["scheme"].lower().startswith("http") else ""
-    return f"{found['scheme']}://{user}{'@' if user else ''}{found['rest']}"
+    return f"{found['helper']}{found['scheme']}://{user}{'@' if user else ''}{found['rest']}"
 
 
 def _check_folder(path: Path) -> None:

@@ -71,9 +71,8 @@ def select(repository: Repository, *, include_untracked: bool) -> Selection:
     def add(names: Iterable[str], root: Path, prefix: str = "") -> None:
         for name in names:
             path = prefix + name
-            kind = Kind.MISSING if is_behind_link(root, name, links) else find_kind(root / name)
-            if kind in (Kind.FILE, Kind.SYMLINK):
-                found = (root / name).lstat()
+            kind, found = (Kind.MISSING, None) if is_behind_link(root, name, links) else _look(root / name)
+            if found is not None and kind in (Kind.FILE, Kind.SYMLINK):
                 files[path] = File(path, kind, found.st_size if kind is Kind.FILE else 0, found.st_mtime_ns)
                 continue
             if kind is Kind.SPECIAL:
@@ -111,10 +110,19 @@ def find_submodules(root: Path) -> set[str]:
 
 
 def find_kind(place: Path) -> Kind:
+    return _look(place)[0]
+
+
+def _look(place: Path) -> tuple[Kind, os.stat_result | None]:
     try:
-        mode = place.lstat().st_mode
+        found = place.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return Kind.MISSING
+        return Kind.MISSING, None
+    return get_kind(found.st_mode), found
+
+
+def get_kind(mode: int) -> Kind:
+    """From st_mode of inode(7)."""
     for is_it, kind in ((stat.S_ISREG, Kind.FILE), (stat.S_ISLNK, Kind.SYMLINK), (stat.S_ISDIR, Kind.FOLDER)):
         if is_it(mode):
             return kind

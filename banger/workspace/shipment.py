@@ -23,7 +23,7 @@ from banger.run import printable
 from banger.workspace.history import Checkout, format_gitconfig, make_history
 from banger.workspace.record import OBJECTS, Workspace, write_workspace
 from banger.workspace.repository import Repository, find_author
-from banger.workspace.selection import File, Kind, Selection, select
+from banger.workspace.selection import File, Kind, Selection, get_kind, select
 from banger.workspace.snapshot import Snapshot, list_commit, take_commit, take_snapshot
 
 FOLDER = "repo"
@@ -119,8 +119,11 @@ def _write_file(tar: tarfile.TarFile, walker: _Walker, file: File) -> None:
         return
     try:
         folder, name = walker.enter(file.path)
-        found = os.lstat(name) if folder is None else os.stat(name, dir_fd=folder, follow_symlinks=False)
-        entry.mtime = max(0, int(found.st_mtime))
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if get_kind(found.st_mode) is not file.kind or file.mtime_ns not in (None, found.st_mtime_ns):
+            # Since it was listed: what is remembered as sent would be something else.
+            raise _changed(file)
+        entry.mtime = max(0, found.st_mtime_ns // 1_000_000_000)
         if file.kind is Kind.SYMLINK:
             entry.type, entry.mode = tarfile.SYMTYPE, 0o777
             entry.linkname = os.readlink(name, dir_fd=folder)
@@ -131,7 +134,7 @@ def _write_file(tar: tarfile.TarFile, walker: _Walker, file: File) -> None:
         raise _explain(file, error) from error
     with io.FileIO(descriptor) as content:
         before = os.fstat(content.fileno())
-        if not stat.S_ISREG(before.st_mode):
+        if not stat.S_ISREG(before.st_mode) or (before.st_ino, before.st_mtime_ns) != (found.st_ino, found.st_mtime_ns):
             raise _changed(file)
         entry.size, entry.mode = before.st_size, stat.S_IMODE(before.st_mode) & 0o777
         tar.addfile(entry, _Exactly(content, file))
@@ -199,7 +202,8 @@ def write_tree(tar: tarfile.TarFile, git: Path, place: str) -> None:
         for name in sorted(names):
             path = Path(folder) / name
             entry = tarfile.TarInfo(f"{inside}/{name}")
-            entry.size, entry.mtime = path.stat().st_size, int(time.time())
+            # An index has to be younger than the files that it is about, or git reads all those again.
+            entry.size, entry.mtime = path.stat().st_size, int(time.time()) + 1
             entry.mode = 0o444 if "/objects/pack" in inside else 0o644
             with path.open("rb") as content:
                 tar.addfile(entry, content)
@@ -212,7 +216,8 @@ def write_folder(tar: tarfile.TarFile, path: str) -> None:
 
 
 def _explain(file: File, error: OSError) -> BangerError:
-    if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP:
+    # ENXIO is a socket's, EINVAL that of what is no link.
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL):
         return _changed(file)
     return BangerError(f"cannot read {printable(file.path)}: {error.strerror}", reason=Reason.IO)
 

@@ -15,7 +15,8 @@ from banger.workspace.git import ask_git, join_names, plan_environment, run_git,
 from banger.workspace.repository import Repository, find_place
 from banger.workspace.selection import File, Kind, Selection
 
-_KINDS = {"120000": Kind.SYMLINK, "160000": Kind.FOLDER}
+_GITLINK = "160000"
+_KINDS = {"120000": Kind.SYMLINK, _GITLINK: Kind.FOLDER}
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,13 @@ def copy_index(repository: Repository, copy: Path) -> Path | None:
     source = find_place(repository.root, "index")
     if not source.exists():
         return None
-    # Its time says which of its entries git has to look at again.
-    shutil.copy2(source, copy)
-    words = ["update-index", "--no-split-index", "--no-untracked-cache", "--no-fsmonitor", "--force-write-index"]
+    shutil.copyfile(source, copy)
+    # Its time says which of its entries git has to look at again: whole seconds, as is all that the guest compares.
+    second_ns = source.stat().st_mtime_ns // 1_000_000_000 * 1_000_000_000
+    os.utime(copy, ns=(second_ns, second_ns))
+    # What was only touched is found unchanged here, where the filters are that can tell.
+    words = ["update-index", "-q", "--unmerged", "--refresh"]
+    words += ["--no-split-index", "--no-untracked-cache", "--no-fsmonitor", "--force-write-index"]
     run_git(["-c", "index.sparse=false", *words], repository.root, environment=plan_environment(index=copy))
     return copy
 
@@ -54,6 +59,8 @@ def write_tree(repository: Repository, selection: Selection, index: Path, object
     inside = tuple(f"{name}/" for name in selection.submodules)
     names = [each.path for each in selection.files if each.kind is not Kind.FOLDER and not each.path.startswith(inside)]
     gone = _list_gone(repository, selection, index)
+    if selection.submodules and index.exists():
+        _settle_submodules(repository, index)
     for words, paths in ((["--force-remove"], gone), (["--add", "--replace"], names)):
         if paths:
             run_git(
@@ -63,6 +70,23 @@ def write_tree(repository: Repository, selection: Selection, index: Path, object
                 stdin=join_names(paths),
             )
     return ask_git(["write-tree"], repository.root, environment=environment)
+
+
+def _settle_submodules(repository: Repository, index: Path) -> None:
+    """Of those in conflict, the commit of the branch that is checked out: a tree needs one."""
+    environment = plan_environment(index=index)
+    listed = run_git(["ls-files", "-z", "--unmerged"], repository.root, environment=environment).stdout
+    # git-ls-files(1): "mode object stage", then the path; the sides come in the order of their stages, 2 is ours.
+    sides: dict[str, dict[str, str]] = {}
+    for entry in split_names(listed):
+        head, _, path = entry.partition("\t")
+        mode, name, stage = head.split(" ")
+        if mode == _GITLINK:
+            sides.setdefault(path, {})[stage] = name
+    lines = [f"{_GITLINK} {found.get('2') or found.get('3') or found['1']}\t{path}" for path, found in sides.items()]
+    if lines:
+        words = ["update-index", "-z", "--index-info"]
+        run_git(words, repository.root, environment=environment, stdin=join_names(lines))
 
 
 def _list_gone(repository: Repository, selection: Selection, index: Path) -> list[str]:
@@ -81,8 +105,9 @@ def take_commit(repository: Repository, commit: str, scratch: Path) -> tuple[Sel
     index = scratch / "index"
     environment = plan_environment(index=index)
     run_git(["read-tree", commit], repository.root, environment=environment)
-    # --index: the time and size of each file are what git will look at.
-    run_git(["checkout-index", "--all", "--index", f"--prefix={contents}/"], repository.root, environment=environment)
+    # --index: the time and size of each file are what git will look at. It needs a work tree, no --prefix.
+    places = {"GIT_DIR": str(repository.git_dir), "GIT_WORK_TREE": str(contents)}
+    run_git(["checkout-index", "--all", "--index"], contents, environment={**environment, **places})
     files = [_measure(contents, file) for file in list_commit(repository, commit)]
     tree = ask_git(["rev-parse", f"{commit}^{{tree}}"], repository.root)
     return Selection(files, [], [], []), Snapshot(tree, index), contents

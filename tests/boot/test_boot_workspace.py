@@ -39,6 +39,7 @@ def repository(archives: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
     (whole / "binary").write_bytes(bytes(range(256)) * 40)
     (whole / "leads out").symlink_to("/etc/passwd")
     (whole / ".gitignore").write_text(".env\n*.o\n")
+    (whole / "mise.toml").write_text('[env]\nGREETING = "from mise"\n')
     git(whole, "add", "-A")
     git(whole, "commit", "-q", "-m", "More")
     git(whole, "worktree", "add", "-q", "-b", "work", str(place / "tree"))
@@ -71,6 +72,7 @@ def machine(host: Host, repository: Path) -> Iterator[str]:
     assert told.partition("\n")[0] == "/root/repo"
     assert told.partition("\n")[2] == git(repository, *_STATUS)
     assert b"banger vm stop work" in done.stderr
+    assert b"tools of mise.toml: being installed (log: /root/.cache/banger/vm-run-tooling-tree.log)" in done.stderr
     yield "work"
     host.succeed("vm", "delete", "work")
     host.assert_nothing_left()
@@ -107,6 +109,9 @@ def test_what_git_says_in_the_machine_is_what_it_says_on_the_host(host: Host, re
     assert ask(host, "readlink", "leads out") == "/etc/passwd\n"
     assert ask(host, "sh", "-c", "ls vendor/figlet/fonts | wc -l").strip() == str(
         len(list((repository / "vendor/figlet/fonts").iterdir()))
+    )
+    assert ask(host, "mise", "exec", "--", "sh", "-c", "echo $GREETING; test -f ~/.cache/banger/vm-run-*.log") == (
+        "from mise\n"
     )
     assert json.loads(host.succeed("vm", "show", machine))["workspace"]["root"] == str(repository)
 
@@ -146,7 +151,7 @@ def test_what_is_changed_in_the_machine_comes_back(host: Host, repository: Path,
     assert git(repository, "stash", "create", "-q") != ""
     after = digest_tree(repository)
     guest = ask(
-        host, "sh", "-c", "git ls-files -z -co --exclude-standard | sort -z | xargs -0 sha256sum -z 2>/dev/null"
+        host, "sh", "-c", "git ls-files -z -co --exclude-standard | sort -z | xargs -0 sha256sum -z 2>/dev/null || :"
     )
     theirs = {line[66:]: line[:64] for line in guest.split("\0") if line and not line.startswith("\\")}
     for name, digest in theirs.items():
@@ -255,12 +260,38 @@ def test_the_tests_of_a_real_project_run_and_their_status_and_changes_come_out(
     figlet = make_repository(archives["figlet"], tmp_path / "figlet")
     (figlet / "tests/res001.txt").write_text("not what figlet writes\n")
     (figlet / ".gitignore").write_text("*.o\nfiglet\nchkfont\n")
-    git(figlet, "add", ".gitignore")
+    (figlet / "mise.toml").write_text('[tools]\nnode = "22"\n')
+    git(figlet, "add", ".gitignore", "mise.toml")
+    settings = write_settings(host, tmp_path / "mine")
     words = ["vm", "run", "--rm", str(figlet), "--export", str(tmp_path / "it.patch"), "--apply", "--yes", "--no-nat"]
-    done = host.banger(*words, "--", "sh", "-c", "echo made >made.txt; make -s figlet chkfont && make check")
+    look = "cd; stat -c '%a %n' .aws .aws/* bin/tool; cat .aws/keys; cd repo"
+    done = host.banger(*words, "--", "sh", "-c", f"{look}; echo made >made.txt; make -s figlet chkfont && make check")
+    settings.unlink()
     assert done.returncode == 2, done.stdout + done.stderr
     assert b"tests failed" in done.stdout
+    synced = "700 .aws\n600 .aws/keys\n750 .aws/more\n755 bin/tool\nsecret\n"
+    assert done.stdout.decode().startswith(synced)
+    assert b"file_sync[3]" in done.stderr
+    # What could not be installed is said, with why, and the command ran all the same.
+    assert b"tools of mise.toml: not all of them are there: the machine has no outbound network" in done.stderr
     assert (figlet / "made.txt").read_text() == "made\n"
     assert b"made.txt" in (tmp_path / "it.patch").read_bytes()
     assert b"res001" in (tmp_path / "it.patch").read_bytes()
-    host.assert_nothing_left()
+    assert [each["name"] for each in host.machines()] in ([], ["work"])
+
+
+def write_settings(host: Host, mine: Path) -> Path:
+    """Files of the host's that every new machine is to get."""
+    (mine / "aws/more").mkdir(parents=True, mode=0o750)
+    (mine / "aws").chmod(0o700)
+    (mine / "aws/keys").write_text("secret\n")
+    (mine / "tool").write_text("#!/bin/sh\n")
+    entries = [(mine / "aws", "~/.aws", ""), (mine / "tool", "/root/bin/tool", "0755"), (mine / "gone", "~/gone", "")]
+    text = "".join(
+        f'[[file_sync]]\nhost = "{source}"\nguest = "{guest}"\n' + (f'mode = "{mode}"\n' if mode else "")
+        for source, guest, mode in entries
+    )
+    path = host.home.root / "config/banger/config.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path

@@ -4,12 +4,15 @@ stands for /root/repo, and the very script that runs in a guest reads it there.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import shutil
 import stat
 import subprocess
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -67,7 +70,17 @@ def write(folder: Path, path: str, content: bytes | str = "new\n", mode: int = 0
 
 def make_repository(folder: Path, *options: str) -> Path:
     """With all that a tree of git's can hold, and a few commits."""
-    folder.mkdir(parents=True)
+    shutil.copytree(_make_template(options), folder, symlinks=True)
+    git(folder, "update-index", "-q", "--refresh")
+    return folder
+
+
+@functools.cache
+def _make_template(options: tuple[str, ...]) -> Path:
+    kept = tempfile.TemporaryDirectory(prefix="banger-tests-", dir="/tmp")
+    atexit.register(kept.cleanup)
+    folder = Path(kept.name) / "repository"
+    folder.mkdir()
     git(folder, "init", "-q", "-b", "main", *options)
     for key, value in zip(("user.name", "user.email"), AUTHOR, strict=True):
         git(folder, "config", key, value)
@@ -111,10 +124,6 @@ class Pair:
         return self.folder / "guest/repo"
 
     @property
-    def repository(self) -> Repository:
-        return open_repository(self.host)
-
-    @property
     def workspace(self) -> Workspace:
         found = find_workspace(self.machine)
         assert found is not None
@@ -125,7 +134,7 @@ class Pair:
         self.guest.parent.mkdir()
         path = self.folder / "sent.tar"
         with (
-            Shipment(self.repository, include_untracked, branch).pack(self.machine) as cargo,
+            Shipment(open_repository(self.host), include_untracked, branch).pack(self.machine) as cargo,
             tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as tar,
         ):
             cargo.write(tar)
@@ -133,20 +142,45 @@ class Pair:
         return self
 
     @contextlib.contextmanager
+    def take(self, shell: Sequence[str] = ("sh",)) -> Iterator[Copy]:
+        """As `open_copy` of banger's does it, without ssh; the guest is the same afterwards, its .git to the byte."""
+        before = forget_times(read_tree(self.guest))
+        script = format_script(self.workspace.commit, str(self.guest), "/usr/bin/busybox")
+        argv = [*shell, "-c", 'eval "$1"', "sh", script]
+        with (
+            self.quarantine() as (repository, place),
+            subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/") as child,
+        ):
+            assert child.stdout is not None
+            assert child.stderr is not None
+            heads = receive(child.stdout, place)
+            assert child.wait() == 0, child.stderr.read()
+            assert forget_times(read_tree(self.guest)) == before, "looking at it has changed it"
+            state = check_state(place, self.workspace, repository, *heads)
+            yield Copy(self.workspace, repository, state)
+
+    @contextlib.contextmanager
+    def take_stream(self, stream: bytes) -> Iterator[Copy]:
+        """What a guest that makes up its answer itself would send."""
+        with self.quarantine() as (repository, place), piped(stream) as source:
+            state = check_state(place, self.workspace, repository, *receive(source, place))
+            yield Copy(self.workspace, repository, state)
+
+    @contextlib.contextmanager
     def collect(self, shell: Sequence[str] = ("sh",)) -> Iterator[GuestState]:
-        """As `collect` of banger's does it, without ssh; the guest's .git is the same afterwards, to the byte."""
-        before = read_tree(self.guest)
-        with self.quarantine() as place:
-            script = format_script(self.workspace.commit, str(self.guest), "/usr/bin/busybox")
-            argv = [*shell, "-c", 'eval "$1"', "sh", script]
-            with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/") as child:
-                assert child.stdout is not None
-                assert child.stderr is not None
-                heads = receive(child.stdout, place)
-                said = child.stderr.read()
-            assert child.returncode == 0, said
-            assert forget_times(read_tree(self.guest)) == forget_times(before), "looking at it has changed it"
-            yield check_state(place, self.workspace, self.repository, *heads)
+        with self.take(shell) as copy:
+            yield copy.state
+
+    @contextlib.contextmanager
+    def quarantine(self) -> Iterator[tuple[Repository, Path]]:
+        folder = self.folder / "collected"
+        folder.mkdir()
+        try:
+            repository = open_repository(self.host)
+            make_quarantine(repository, self.machine, folder / "git")
+            yield repository, folder / "git"
+        finally:
+            shutil.rmtree(folder)
 
     def run_script(self, shell: Sequence[str] = ("sh",)) -> tuple[int, bytes]:
         """How the script ends in a guest of which it can read nothing, and what it says."""
@@ -154,26 +188,6 @@ class Pair:
         done = subprocess.run([*shell, "-c", 'eval "$1"', "sh", script], capture_output=True, check=False, cwd="/")
         assert done.stdout == b""
         return done.returncode, done.stderr
-
-    @contextlib.contextmanager
-    def quarantine(self) -> Iterator[Path]:
-        folder = self.folder / "collected"
-        folder.mkdir()
-        make_quarantine(self.repository, self.machine, folder / "git")
-        yield folder / "git"
-        shutil.rmtree(folder)
-
-    @contextlib.contextmanager
-    def take(self) -> Iterator[Copy]:
-        with self.collect() as state:
-            yield Copy(self.workspace, self.repository, state)
-
-    @contextlib.contextmanager
-    def take_stream(self, stream: bytes) -> Iterator[Copy]:
-        """What a guest that makes up its answer itself would send."""
-        with self.quarantine() as place, piped(stream) as source:
-            state = check_state(place, self.workspace, self.repository, *receive(source, place))
-            yield Copy(self.workspace, self.repository, state)
 
 
 def make_pair(folder: Path, *options: str) -> Pair:
@@ -225,14 +239,29 @@ def list_content(folder: Path) -> dict[str, tuple[int, bytes | None]]:
 
 
 @contextlib.contextmanager
-def unchanged(*folders: Path, index_times: bool = True) -> Iterator[None]:
-    """Bytes, modes and times of everything: of the work tree and of what is in .git."""
-    before = [read_tree(folder) for folder in folders]
+def unchanged(*folders: Path, ignored: Sequence[str] = (), folder_times: bool = True) -> Iterator[None]:
+    """Bytes, modes and times of everything; in .git the bytes and modes (git touches objects that it meets again).
+
+    `ignored` are beginnings of paths.
+    """
+
+    def look(folder: Path) -> Tree:
+        return {
+            path: (mode, time if _have_time(path, mode, folder_times) else 0, content)
+            for path, (mode, time, content) in read_tree(folder).items()
+            if not path.startswith(tuple(ignored))
+        }
+
+    before = [look(folder) for folder in folders]
     yield
     for folder, tree in zip(folders, before, strict=True):
-        now = read_tree(folder)
+        now = look(folder)
         assert now.keys() == tree.keys(), sorted(now.keys() ^ tree.keys())
         assert {path: (tree[path], now[path]) for path in now if now[path] != tree[path]} == {}
+
+
+def _have_time(path: str, mode: int, folder_times: bool) -> bool:
+    return path.partition("/")[0] != ".git" and (folder_times or not stat.S_ISDIR(mode))
 
 
 def assert_clean(error: BangerError) -> None:

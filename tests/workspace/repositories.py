@@ -184,7 +184,10 @@ def walk(root: Path) -> Iterator[str]:
 
 
 def read_all(root: Path) -> dict[str, tuple[int, int, str]]:
-    """Every path below with its mode, its time and a digest of its content: what may not have changed."""
+    """Every path below with its mode, its time and a digest of its content: what may not have changed.
+
+    But for the times of objects and of a shared index: git renews those of what it finds in use, against its own `gc`.
+    """
     found = {}
     for folder, folders, names in os.walk(root):
         for name in [".", *folders, *names]:
@@ -196,7 +199,8 @@ def read_all(root: Path) -> dict[str, tuple[int, int, str]]:
             elif place.is_file():
                 content = place.read_bytes()
             digest = hashlib.sha256(content).hexdigest()
-            found[str(place.relative_to(root))] = (about.st_mode, about.st_mtime_ns, digest)
+            is_renewed = place.is_file() and ("objects" in place.parts or name.startswith("sharedindex."))
+            found[str(place.relative_to(root))] = (about.st_mode, 0 if is_renewed else about.st_mtime_ns, digest)
     return found
 
 

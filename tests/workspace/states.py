@@ -332,3 +332,26 @@ def in_utf_16(tree: Tree) -> None:
     tree.write("x.utf16", "one\n".encode("utf-16"))
     tree.commit("encoding")
     os.utime(tree.path / "x.utf16", (1_000_000_000, 1_000_000_000))
+
+
+@state
+def filtered_and_touched(tree: Tree) -> None:
+    """As files of git-lfs are: the guest has no such filter."""
+    tree.git("config", "filter.up.smudge", "tr a-z A-Z")
+    tree.git("config", "filter.up.clean", "tr A-Z a-z")
+    tree.write(".gitattributes", b"*.up filter=up\n")
+    tree.write("x.up", b"LOUD\n")
+    tree.write("y.up", b"LOUD\n")
+    tree.commit("filtered")
+    os.utime(tree.path / "x.up", (1_000_000_000, 1_000_000_000))
+
+
+@state
+def commit_refused(tree: Tree) -> None:
+    """By a hook: the index remembers a tree that no commit has."""
+    staged(tree)
+    tree.write("dir/deep/d.txt", b"staged\n")
+    tree.git("add", "-A")
+    hook = tree.write(".git/hooks/pre-commit", b"#!/bin/sh\nexit 1\n", 0o755)
+    assert subprocess.run(["git", "-C", tree.path, "commit", "-qm", "x"], capture_output=True).returncode == 1
+    hook.unlink()
