@@ -28,8 +28,10 @@ install: host ## Install for this user, without root: commands in PREFIX/bin (~/
 uninstall: ## Remove what install made; images, machines and settings stay
 	scripts/uninstall
 
+# Machines boot one after the other: each may take what there is.
 test: host-test .venv/installed-dev lint ## Check the sources, then run every test (as root, or those that need it are skipped)
-	.venv/bin/pytest $(value ARGS)
+	if [ -n "$(value ARGS)" ]; then .venv/bin/pytest $(value ARGS); \
+	else .venv/bin/pytest -q -n auto --dist loadfile -m 'not slow' && .venv/bin/pytest -m slow; fi
 
 lint: .venv/installed-dev ## Check the sources
 	.venv/bin/ruff check

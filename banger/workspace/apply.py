@@ -43,13 +43,14 @@ def apply_changes(repository: Repository, git: Path, tree: str, changes: Sequenc
     """Raises CHANGED naming the files that are not as they were sent, TOO_LARGE, NO_SPACE: nothing is changed then."""
     _check_room(repository, check_sizes(git, changes))
     scratch = git.parent
-    now = look(repository, git, [change.path for change in changes], scratch / "now-index")
-    deleted = {change.path for change in changes if change.after is None}
-    conflicts = [
-        change.path
-        for change in changes
-        if now.get(change.path) not in (change.before, change.after) or _is_in_the_way(repository, change, deleted)
-    ]
+    with explained("look at the work tree", repository.root):
+        now = look(repository, git, [change.path for change in changes], scratch / "now-index")
+        deleted = {change.path for change in changes if change.after is None}
+        conflicts = [
+            change.path
+            for change in changes
+            if now.get(change.path) not in (change.before, change.after) or _is_in_the_way(repository, change, deleted)
+        ]
     if conflicts:
         raise BangerError(
             f"these files are not as they were sent, or in the way; nothing was changed:\n{format_paths(conflicts)}",

@@ -19,7 +19,8 @@ _GITLINK = "160000"
 _MODES = ("100644", "100755", "120000")
 _MAX_FILE_BYTES = 1 << 30
 _MAX_TOTAL_BYTES = 4 << 30
-_MAX_LIST_BYTES = 64 << 20
+_MAX_FILES = 1_000_000
+_MAX_DEPTH = 500
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def list_changes(git: Path, before: str, after: str) -> tuple[list[Change], list
 
     Raises CORRUPT for a path or a kind of file that git would not make either, TOO_LARGE for too many to look at.
     """
-    fields = split_names(_read_differences(git, before, after))
+    _check_count(git, after)
+    raw = run_git(["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", before, after], git).stdout
+    fields = split_names(raw)
     changes, skipped = [], []
     for head, path in zip(fields[::2], fields[1::2], strict=True):
         # git-diff-tree(1), "Raw output format": ":mode mode object object status", then the path.
@@ -60,31 +63,34 @@ def list_changes(git: Path, before: str, after: str) -> tuple[list[Change], list
     return changes, skipped
 
 
-def _read_differences(git: Path, before: str, after: str) -> bytes:
-    """A few small trees that hold each other stand for more paths than there is room for: no more than that is read."""
-    argv = plan_git(["diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", before, after], git)
+def _check_count(git: Path, tree: str) -> None:
+    """A few small trees that hold each other stand for more files than there is memory for. `ls-tree` counts them one
+    by one; nothing that has to remember them may be asked before."""
+    argv = plan_git(["ls-tree", "-r", "-z", "--name-only", tree], git)
+    files = 0
     with (
         tempfile.TemporaryFile() as said,
         start(argv, stdout=subprocess.PIPE, stderr=said, env=plan_environment()) as child,
     ):
         assert child.stdout is not None
-        raw: bytes = child.stdout.read(_MAX_LIST_BYTES + 1)
-        if len(raw) > _MAX_LIST_BYTES:
-            raise BangerError(
-                "the changes are too large: too many files",
-                reason=Reason.TOO_LARGE,
-                hint="have git ignore in the machine what is made there",
-            )
+        while block := child.stdout.read(1 << 16):
+            files += block.count(0)
+            if files > _MAX_FILES:
+                raise BangerError(
+                    f"the changes are too large: there are more than {_MAX_FILES} files in the machine's work tree",
+                    reason=Reason.TOO_LARGE,
+                    hint="have git ignore in the machine what is made there",
+                )
         status = child.wait()
         said.seek(0)
         check(argv, status, said.read())
-    return raw
 
 
 def check_path(path: str) -> str:
     parts = path.split("/")
-    if any(part in ("", ".", "..") or part.lower() == ".git" for part in parts) or "\0" in path:
-        raise BangerError(f"{printable(path)!r} is no path for a repository", reason=Reason.CORRUPT)
+    is_bad = any(part in ("", ".", "..") or part.lower() == ".git" for part in parts) or "\0" in path
+    if is_bad or len(parts) > _MAX_DEPTH:
+        raise BangerError(f"{printable(path)[:200]!r} is no path for a repository", reason=Reason.CORRUPT)
     return path
 
 

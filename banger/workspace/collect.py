@@ -29,6 +29,9 @@ from banger.workspace.record import OBJECTS, Workspace
 from banger.workspace.repository import Repository, find_place
 
 _MAX_PACK_BYTES = 4 << 30
+# What git may hold in memory at once of an object that comes as a difference; a whole file streams. A little more than
+# the largest file that is taken, since a few bytes may claim to stand for any number of them.
+_MAX_OBJECT_BYTES = 1025 << 20
 _MAX_HEADER_BYTES = 200
 _HEADER = re.compile(rb"banger 1 (-|[0-9a-f]{40}|[0-9a-f]{64}) ([0-9a-f]{40}|[0-9a-f]{64})\n")
 _UNREADABLE = 94
@@ -146,8 +149,8 @@ def receive(stream: IO[bytes], git: Path) -> tuple[str | None, str]:
     words = ["index-pack", "--stdin", "--strict", f"--max-input-size={_MAX_PACK_BYTES}"]
     with tempfile.TemporaryFile() as result:
         taken = run(
-            plan_git(["-c", "core.bigFileThreshold=16m", *words], git),
-            env=plan_environment(),
+            plan_git(["-c", "core.bigFileThreshold=16m", "-c", "pack.threads=1", *words], git),
+            env={**plan_environment(), "GIT_ALLOC_LIMIT": str(_MAX_OBJECT_BYTES)},
             stdin=stream,
             stdout=result,
             must_succeed=False,
@@ -205,6 +208,10 @@ def _explain(said: str) -> BangerError:
     if "exceeds maximum allowed size" in said:
         return BangerError(
             "the machine sends more than 4 GiB of changes", reason=Reason.TOO_LARGE, hint="copy large files with scp"
+        )
+    if "over limit" in said:
+        return BangerError(
+            "the machine sends a file that is too large", reason=Reason.TOO_LARGE, hint="copy large files with scp"
         )
     if "early EOF" in said:
         return _cut()

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,13 +178,11 @@ def test_a_hook_of_git_s_lists_what_a_person_would(cli: Cli, repo: Path) -> None
     assert _list(cli, "./repo") == expected
 
 
-def test_of_three_thousand_files_the_list_is_there_at_once(cli: Cli, repo: Path) -> None:
+def test_of_three_thousand_files_every_one_is_listed(cli: Cli, repo: Path) -> None:
     for number in range(3000):
         (repo / f"dir/{number}").write_bytes(b"%d" % number)
     _git(cli, repo, "add", "-A")
-    began = time.monotonic()
     assert len(_list(cli, "./repo")) == 3005
-    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(

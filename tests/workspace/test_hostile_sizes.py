@@ -11,7 +11,7 @@ import pytest
 from banger.errors import Reason
 from banger.workspace import changes, collect
 from tests.workspace.copies import piped
-from tests.workspace.hostile import make_hosts, refuse
+from tests.workspace.hostile import apply, make_hosts, refuse
 from tests.workspace.packs import FILE, FOLDER, Pack, answer, format_head, say
 from tests.workspace.test_hostile_packs import refuse_to_receive
 
@@ -56,7 +56,7 @@ def test_trees_in_trees_that_stand_for_endless_files_are_refused(
 ) -> None:
     """Ten times ten times … the same folder: 10^10 files in less than two KiB."""
     pair, pack = make_hosts(tmp_path), Pack()
-    monkeypatch.setattr(changes, "_MAX_LIST_BYTES", 4 * MIB)
+    monkeypatch.setattr(changes, "_MAX_FILES", 10_000)
     tree = pack.add_tree(*((FILE, b"f%d" % number, pack.add_blob(is_sent=number == 0)) for number in range(10)))
     for _ in range(9):
         tree = pack.add_tree(*((FOLDER, b"d%d" % number, tree) for number in range(10)))
@@ -66,17 +66,24 @@ def test_trees_in_trees_that_stand_for_endless_files_are_refused(
     assert refuse(pair, stream).reason is Reason.TOO_LARGE
 
 
-def test_differences_that_double_each_other_are_refused(tmp_path: Path) -> None:
-    """A file of 2^50 bytes out of a few KiB, each step of which has to be made to get to the next."""
+def test_differences_that_double_each_other_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step has to be made to get to the next: 2^30 bytes out of a few KiB, and there need be no end of it."""
     pair, pack = make_hosts(tmp_path), Pack()
-    base = pack.add_blob(bytes(MIB))
-    pack.add_doubled(base, MIB, 10)
+    monkeypatch.setattr(collect, "_MAX_OBJECT_BYTES", 20 * MIB)
+    pack.add_doubled(pack.add_blob(bytes(MIB)), MIB, 6)
     head = str(pair.workspace.commit)
     stream = say(pack.finish(), head, head)
-    assert len(stream) < 100_000
-    with pair.quarantine() as (_repository, place), piped(stream) as source:
-        collect.receive(source, place)
-    assert get_peak_mib() < 3000
+    assert len(stream) < 10_000
+    assert refuse_to_receive(pair, stream).reason is Reason.TOO_LARGE
+
+
+def test_a_file_that_is_larger_than_what_git_may_hold_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, pack = make_hosts(tmp_path), Pack()
+    monkeypatch.setattr(collect, "_MAX_OBJECT_BYTES", 20 * MIB)
+    stream = answer([(FILE, b"big", pack.add_blob(bytes(40 * MIB)))], pack, str(pair.workspace.commit))
+    with pair.take_stream(stream) as copy:
+        apply(copy)
+    assert (pair.host / "big").stat().st_size == 40 * MIB
 
 
 def test_a_pack_larger_than_the_limit_is_refused_while_it_comes(

@@ -156,7 +156,7 @@ def test_names_are_what_they_are(tmp_path: Path) -> None:
 _part = st.binary(min_size=1, max_size=20).map(lambda raw: os.fsdecode(raw.replace(b"\0", b"0").replace(b"/", b"1")))
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(names=st.sets(_part.filter(lambda name: name not in (".", "..") and name.lower() != ".git"), min_size=1))
 def test_any_names_are_listed_as_they_are(names: set[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -317,7 +317,7 @@ def test_a_monitor_that_the_repository_names_is_not_run(project: Tree) -> None:
     assert not (project.path / ".git/watch.ran").exists()
 
 
-def test_of_three_thousand_files_the_list_is_there_at_once(tmp_path: Path) -> None:
+def test_of_three_thousand_files_every_one_is_listed(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree")
     for number in range(3000):
         tree.write(f"{number % 100}/{number}", b"%d\n" % number)

@@ -188,7 +188,7 @@ _part = st.binary(min_size=1, max_size=12).map(lambda raw: os.fsdecode(raw.repla
 _name = _part.filter(lambda name: name not in (".", "..") and name.lower() != ".git")
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     folders=st.dictionaries(_name, st.dictionaries(_name, st.binary(max_size=50), max_size=4), min_size=1, max_size=4),
     staged=st.sets(_name, max_size=3),

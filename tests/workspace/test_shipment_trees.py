@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
+import resource
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -230,6 +229,12 @@ def test_the_machine_may_be_on_another_filesystem_than_the_repository(
     _is_as_sent(project, send(project.path, other_filesystem / "again", branch="fix"))
 
 
+def _measure_work_s() -> float:
+    """What this process and its children have computed: a busy machine is no reason to fail."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
 def test_three_thousand_files_with_changes_are_packed_in_a_few_seconds(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree")
     for number in range(3000):
@@ -238,9 +243,8 @@ def test_three_thousand_files_with_changes_are_packed_in_a_few_seconds(tmp_path:
     for number in range(100):
         tree.write(f"{number % 50}/{number % 7}/{number}.c", b"changed\n")
         tree.write(f"untracked/{number}", b"%d\n" % number)
-    began = time.monotonic()
+    began = _measure_work_s()
     guest = send(tree.path, tmp_path / "machine", include_untracked=True)
-    assert time.monotonic() - began < 15
+    assert _measure_work_s() - began < 8
     assert len(guest.names()) == 3100
     assert guest.status() == tree.status()
-    shutil.rmtree(tree.path)
