@@ -103,7 +103,7 @@ def _is_in_the_way(repository: Repository, change: Change, deleted: set[str]) ->
         kind = find_kind(place)
         if kind not in (Kind.FOLDER, Kind.MISSING):
             return kind is Kind.SPECIAL or above not in deleted
-        if change.before is None and (os.path.lexists(place / ".git") or place == repository.git_dir):
+        if change.before is None and _is_repository(place):
             return True
     kind = find_kind(repository.root / change.path)
     if kind is Kind.FOLDER:
@@ -113,6 +113,11 @@ def _is_in_the_way(repository: Repository, change: Change, deleted: set[str]) ->
             for name in [*names, *(each for each in folders if (Path(folder) / each).is_symlink())]
         )
     return kind is Kind.SPECIAL
+
+
+def _is_repository(folder: Path) -> bool:
+    """With files of its own, or bare (gitrepository-layout(5)), as the git folder of this one may be too."""
+    return os.path.lexists(folder / ".git") or all((folder / name).exists() for name in ("HEAD", "objects", "refs"))
 
 
 def _check_room(repository: Repository, wanted_bytes: int) -> None:

@@ -228,7 +228,7 @@ make_ext4(Path(sys.argv[1]), 64, write)
     folder = tmp_path / "theirs"
     folder.mkdir()
     os.chown(folder, 1234, 1234)
-    for parent in [tmp_path, *tmp_path.parents[:2]]:
+    for parent in [tmp_path, *tmp_path.parents[:3]]:
         parent.chmod(parent.stat().st_mode | 0o011)
     user = ["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups"]
     interpreter = Path(sys.executable)

@@ -15,14 +15,14 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from banger.errors import BangerError
 from banger.machine.exchange import Copy
 from banger.workspace.collect import GuestState, check_state, format_script, make_quarantine, receive
-from banger.workspace.record import Workspace, find_workspace
+from banger.workspace.record import Workspace, find_workspace, write_workspace
 from banger.workspace.repository import Repository, open_repository
 from banger.workspace.shipment import Shipment
 
@@ -77,9 +77,7 @@ def make_repository(folder: Path, *options: str) -> Path:
 
 @functools.cache
 def _make_template(options: tuple[str, ...]) -> Path:
-    kept = tempfile.TemporaryDirectory(prefix="banger-tests-", dir="/tmp")
-    atexit.register(kept.cleanup)
-    folder = Path(kept.name) / "repository"
+    folder = _make_temporary() / "repository"
     folder.mkdir()
     git(folder, "init", "-q", "-b", "main", *options)
     for key, value in zip(("user.name", "user.email"), AUTHOR, strict=True):
@@ -138,7 +136,7 @@ class Pair:
             tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as tar,
         ):
             cargo.write(tar)
-        subprocess.run(["tar", "-xpf", path, "-C", self.guest.parent], check=True)
+        subprocess.run(["tar", "--warning=no-timestamp", "-xpf", path, "-C", self.guest.parent], check=True)
         return self
 
     @contextlib.contextmanager
@@ -193,6 +191,26 @@ class Pair:
 def make_pair(folder: Path, *options: str) -> Pair:
     make_repository(folder / "host", *options)
     return Pair(folder)
+
+
+def make_sent(folder: Path, *options: str) -> Pair:
+    """As `make_pair(…).send()`, made once."""
+    shutil.copytree(_make_sent_template(options), folder, symlinks=True, dirs_exist_ok=True)
+    pair = Pair(folder)
+    git(pair.host, "update-index", "-q", "--refresh")
+    write_workspace(pair.machine, replace(pair.workspace, root=str(pair.host)))
+    return pair
+
+
+@functools.cache
+def _make_sent_template(options: tuple[str, ...]) -> Path:
+    return make_pair(_make_temporary(), *options).send().folder
+
+
+def _make_temporary() -> Path:
+    kept = tempfile.TemporaryDirectory(prefix="banger-tests-", dir="/tmp")
+    atexit.register(kept.cleanup)
+    return Path(kept.name)
 
 
 @contextlib.contextmanager
@@ -261,7 +279,7 @@ def unchanged(*folders: Path, ignored: Sequence[str] = (), folder_times: bool = 
 
 
 def _have_time(path: str, mode: int, folder_times: bool) -> bool:
-    return path.partition("/")[0] != ".git" and (folder_times or not stat.S_ISDIR(mode))
+    return ".git" not in path.split("/") and (folder_times or not stat.S_ISDIR(mode))
 
 
 def assert_clean(error: BangerError) -> None:

@@ -10,7 +10,7 @@ import pytest
 from banger.errors import BangerError
 from banger.machine.exchange import Copy, apply_copy, branch_copy, export_patch, summarise
 from banger.machine.record import Machine
-from tests.workspace.copies import Pair, assert_clean, make_pair, unchanged, write
+from tests.workspace.copies import Pair, assert_clean, make_sent, unchanged, write
 
 
 def apply(copy: Copy, say: Callable[[str], None] = lambda _text: None) -> object:
@@ -40,7 +40,7 @@ WAYS: dict[str, Callable[[Copy], object]] = {
 def make_hosts(folder: Path) -> Pair:
     """A host's repository that was sent, beside something that is nobody's business."""
     (folder / "world").mkdir()
-    pair = make_pair(folder / "world").send()
+    pair = make_sent(folder / "world")
     write(folder / "world", "outside/secret", "outside\n")
     return pair
 

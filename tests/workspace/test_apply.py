@@ -19,6 +19,7 @@ from tests.workspace.copies import (
     list_content,
     make_pair,
     make_repository,
+    make_sent,
     unchanged,
     write,
 )
@@ -49,7 +50,7 @@ def refuse(pair: Pair, *names: str) -> BangerError:
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_the_host_gets_what_the_guest_has(tmp_path: Path, edit: Edit) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     head = git(pair.host, "rev-parse", "HEAD")
     edit(pair.guest)
     written = apply(pair).written
@@ -64,7 +65,7 @@ def test_the_host_gets_what_the_guest_has(tmp_path: Path, edit: Edit) -> None:
 
 
 def test_a_second_time_it_is_there_already(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit_everything(pair.guest)
     written = apply(pair).written
     with unchanged(pair.host):
@@ -113,7 +114,7 @@ def test_untracked_files_that_were_sent_come_back_untracked(tmp_path: Path) -> N
 
 
 def test_files_that_have_nothing_to_do_with_it_are_not_touched(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit(pair.guest)
     write(pair.host, "mine", "untracked\n")
     write(pair.host, "src/main.c", "changed meanwhile\n")
@@ -124,7 +125,7 @@ def test_files_that_have_nothing_to_do_with_it_are_not_touched(tmp_path: Path) -
 
 
 def test_a_commit_made_on_the_host_meanwhile_stays(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit(pair.guest)
     write(pair.host, "src/main.c", "meanwhile\n")
     head = commit(pair.host, "meanwhile")
@@ -134,7 +135,7 @@ def test_a_commit_made_on_the_host_meanwhile_stays(tmp_path: Path) -> None:
 
 
 def test_no_is_an_answer(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit(pair.guest)
     asked = []
     with pair.take() as copy, unchanged(pair.host):
@@ -159,7 +160,7 @@ def test_no_is_an_answer(tmp_path: Path) -> None:
     ids=lambda each: each[0],
 )
 def test_a_file_that_is_not_as_it_was_sent_is_named(tmp_path: Path, meanwhile: tuple[str, Edit]) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit(pair.guest)
     write(pair.guest, "also", "new\n")
     meanwhile[1](pair.host)
@@ -168,7 +169,7 @@ def test_a_file_that_is_not_as_it_was_sent_is_named(tmp_path: Path, meanwhile: t
 
 @pytest.mark.parametrize("name", ["new", "build.log", "ignored/deep/new", ".git-not", "odd/new\nline\x1b[31m"])
 def test_an_untracked_or_ignored_file_is_never_overwritten(tmp_path: Path, name: str) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     write(pair.guest, name, "of the guest\n")
     git(pair.guest, "add", "-f", name)
     write(pair.host, name, "of the host\n")
@@ -212,7 +213,7 @@ def put_repository(host: Path) -> None:
 )
 @pytest.mark.parametrize("name", ["new", "new/below"])
 def test_what_is_in_the_way_is_never_overwritten(tmp_path: Path, put: Edit, name: str) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     write(pair.guest, name, "of the guest\n")
     put(pair.host)
     if put is put_folder and name != "new":
@@ -224,7 +225,7 @@ def test_what_is_in_the_way_is_never_overwritten(tmp_path: Path, put: Edit, name
 
 @pytest.mark.parametrize("name", ["folder", "pipe"])
 def test_a_pipe_in_the_place_of_a_file_that_becomes_a_folder_stays(tmp_path: Path, name: str) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     (pair.guest / "README").unlink()
     write(pair.guest, "README/below", "new\n")
     (pair.host / "README").unlink()
@@ -238,14 +239,14 @@ def test_a_pipe_in_the_place_of_a_file_that_becomes_a_folder_stays(tmp_path: Pat
 
 
 def test_an_untracked_file_in_a_folder_that_becomes_a_file_stays(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     EDITS["folder_to_file"](pair.guest)
     write(pair.host, "deep/er/mine", "of the host\n")
     refuse(pair, "deep")
 
 
 def test_an_untracked_file_in_a_folder_that_goes_stays_with_the_folder(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     EDITS["delete a folder"](pair.guest)
     write(pair.host, "deep/mine", "of the host\n")
     apply(pair)
@@ -254,7 +255,7 @@ def test_an_untracked_file_in_a_folder_that_goes_stays_with_the_folder(tmp_path:
 
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
 def test_a_folder_of_the_hosts_that_is_a_link_now_is_not_followed(tmp_path: Path, inside: bool) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     write(pair.guest, "src/main.c", "of the guest\n")
     write(pair.guest, "src/new", "of the guest\n")
     (pair.guest / "src/util.c").unlink()
@@ -268,7 +269,7 @@ def test_a_folder_of_the_hosts_that_is_a_link_now_is_not_followed(tmp_path: Path
 def test_a_folder_that_the_guest_made_a_link_takes_nothing_elsewhere_with_it(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     (outside / "er/still").mkdir(parents=True)
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     EDITS["delete a folder"](pair.guest)
     (pair.guest / "deep").symlink_to(outside)
     with unchanged(outside):
@@ -305,7 +306,7 @@ def test_before_the_first_commit(tmp_path: Path) -> None:
 
 
 def test_in_a_repository_of_sha256(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path, "--object-format=sha256").send()
+    pair = make_sent(tmp_path, "--object-format=sha256")
     edit_everything(pair.guest)
     apply(pair)
     assert list_content(pair.host) == list_content(pair.guest)
@@ -366,7 +367,7 @@ def test_a_submodule_is_left_out_and_said_to_be(tmp_path: Path) -> None:
 
 
 def test_folders_to_links_and_commits_in_one(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     commit_twice(pair.guest)
     folder_to_link(pair.guest)
     apply(pair)

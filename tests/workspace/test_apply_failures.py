@@ -17,7 +17,7 @@ from banger.errors import BangerError, Reason
 from banger.machine.exchange import Copy, apply_copy
 from banger.workspace import apply as module
 from tests.ordinary_user import UID
-from tests.workspace.copies import Pair, assert_clean, git, list_content, make_pair, unchanged, write
+from tests.workspace.copies import Pair, assert_clean, git, list_content, make_pair, make_sent, unchanged, write
 from tests.workspace.edits import EDITS, edit_everything
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, or becomes another user")
@@ -97,7 +97,8 @@ def test_a_stop_at_any_step_leaves_everything_as_it_was(
                 try:
                     with as_it_was(pair):
                         apply(copy)
-                except AssertionError:
+                except AssertionError as e:
+                    print("XX", number, calls, e)
                     # Done, or half done: which of them is seen below.
                     break
                 except type(stop):
@@ -136,7 +137,7 @@ def test_a_repository_that_another_git_is_at_work_in_is_left_alone(tmp_path: Pat
 
 
 def test_a_file_that_cannot_be_moved_back_is_kept_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     write(pair.guest, "README", "of the guest\n")
     before = (pair.host / "README").read_bytes()
     real = Path.rename
@@ -246,7 +247,7 @@ def test_no_filter_of_the_hosts_runs_on_what_a_guest_wrote(tmp_path: Path) -> No
 
 
 def test_no_hook_of_the_hosts_runs(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit_everything(pair.guest)
     for name in ("post-checkout", "post-index-change", "reference-transaction", "pre-commit", "post-merge"):
         write(pair.host, f".git/hooks/{name}", f"#!/bin/sh\ntouch {tmp_path}/sprung\n", 0o755)

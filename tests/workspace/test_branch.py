@@ -19,6 +19,7 @@ from tests.workspace.copies import (
     list_content,
     make_pair,
     make_repository,
+    make_sent,
     unchanged,
     write,
 )
@@ -47,7 +48,7 @@ def make_branch(pair: Pair, name: str = "result") -> str | None:
 
 @pytest.mark.parametrize("edit", [each for each in HISTORY if each not in (commit_nothing, untrack)])
 def test_the_branch_holds_what_the_guest_has(tmp_path: Path, edit: Edit) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit(pair.guest)
     head = git(pair.guest, "rev-parse", "-q", "--verify", "HEAD", must_succeed=False)
     made = make_branch(pair)
@@ -72,7 +73,7 @@ def test_what_the_host_had_not_committed_is_on_it_too(tmp_path: Path, prepare: E
 
 
 def test_what_was_committed_there_keeps_its_author_and_the_rest_is_the_hosts(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     date = "2001-02-03T04:05:06+0700"
     edit(pair.guest)
     message = "Überschrift\n\nText  with spaces\n\n\ttab, trailer\n\nSigned-off-by: x <y>"
@@ -89,13 +90,13 @@ def test_what_was_committed_there_keeps_its_author_and_the_rest_is_the_hosts(tmp
 
 
 def test_all_committed_is_no_commit_more(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     commit_twice(pair.guest)
     assert make_branch(pair) == git(pair.guest, "rev-parse", "HEAD")
 
 
 def test_an_empty_commit_is_a_change(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     commit_nothing(pair.guest)
     assert make_branch(pair) == git(pair.guest, "rev-parse", "HEAD")
 
@@ -120,7 +121,7 @@ def test_before_the_first_commit(tmp_path: Path) -> None:
 
 
 def test_in_a_repository_of_sha256(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path, "--object-format=sha256").send()
+    pair = make_sent(tmp_path, "--object-format=sha256")
     edit_everything(pair.guest)
     assert len(make_branch(pair) or "") == 64
 
@@ -135,7 +136,7 @@ def test_in_a_shallow_clone(tmp_path: Path) -> None:
 
 
 def test_when_the_host_has_gone_on_meanwhile(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     commit_twice(pair.guest)
     write(pair.host, "README", "in conflict\n")
     commit(pair.host, "meanwhile")
@@ -144,7 +145,7 @@ def test_when_the_host_has_gone_on_meanwhile(tmp_path: Path) -> None:
 
 
 def test_the_users_configuration_is_not_in_the_way(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit_everything(pair.guest)
     for key, value in {
         "protocol.version": "0",
@@ -170,7 +171,7 @@ def test_the_users_configuration_is_not_in_the_way(tmp_path: Path) -> None:
 
 
 def test_tags_and_other_branches_of_the_guest_stay_there(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     commit_twice(pair.guest)
     git(pair.guest, "tag", "-a", "-m", "x", "of-the-guest")
     git(pair.guest, "checkout", "-q", "-b", "theirs", "HEAD~1")
@@ -181,7 +182,7 @@ def test_tags_and_other_branches_of_the_guest_stay_there(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["main", "other"])
 def test_a_branch_that_is_there_is_left_alone(tmp_path: Path, name: str) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     git(pair.host, "branch", "other", "HEAD~1")
     commit_twice(pair.guest)
     with pair.take() as copy, unchanged(pair.host), pytest.raises(BangerError) as caught:
@@ -194,7 +195,7 @@ def test_a_branch_that_is_there_is_left_alone(tmp_path: Path, name: str) -> None
     ["", "-d", "--all", "a b", "a..b", "/a", "a/", "a.lock", "@{-1}", "HEAD", "\x1b[31m", "a:b", "../x", "a\nb"],
 )
 def test_what_is_no_name_for_a_branch_is_refused(tmp_path: Path, name: str) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     commit_twice(pair.guest)
     with pair.take() as copy, unchanged(pair.host), pytest.raises(BangerError) as caught:
         branch(copy, name)
@@ -203,7 +204,7 @@ def test_what_is_no_name_for_a_branch_is_refused(tmp_path: Path, name: str) -> N
 
 
 def test_a_branch_in_the_place_of_a_folder_of_branches_is_an_error(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     git(pair.host, "branch", "topic/one")
     commit_twice(pair.guest)
     with pair.take() as copy, unchanged(pair.host, ignored=[".git/objects/"]), pytest.raises(BangerError) as caught:

@@ -13,7 +13,7 @@ import pytest
 from banger.errors import Reason
 from banger.workspace import collect as module
 from banger.workspace.collect import format_script
-from tests.workspace.copies import Pair, commit, git, list_content, make_pair, make_repository, write
+from tests.workspace.copies import Pair, commit, git, list_content, make_pair, make_repository, make_sent, write
 from tests.workspace.edits import HISTORY, HOSTS, Edit, commit_twice, delete_everything, edit, edit_everything
 
 
@@ -36,7 +36,7 @@ def hash_files(repo: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("edit", HISTORY)
 def test_whatever_was_done_in_the_guest_is_in_the_tree(tmp_path: Path, edit: Edit) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit(pair.guest)
     head = git(pair.guest, "rev-parse", "-q", "--verify", "HEAD", must_succeed=False)
     with pair.collect() as state:
@@ -57,21 +57,21 @@ def test_what_was_sent_and_not_touched_is_no_change(tmp_path: Path, prepare: Edi
 
 @pytest.mark.parametrize("shell", [("sh",), ("busybox", "sh"), ("bash",), ("bash", "--posix")], ids=" ".join)
 def test_every_shell_reads_the_same(tmp_path: Path, shell: tuple[str, ...]) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit_everything(pair.guest)
     with pair.collect(shell) as state:
         assert list_tree(state.git, state.tree) == hash_files(pair.guest)
 
 
 def test_nothing_is_left_in_the_tmp_of_the_guest(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     before = set(Path("/tmp").glob("banger-*"))
     with pair.collect():
         assert set(Path("/tmp").glob("banger-*")) <= before
 
 
 def test_what_the_guest_ignores_is_left_out(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     write(pair.guest, "ignored/secret", "x")
     write(pair.guest, "build.log", "x")
     write(pair.guest, ".git/info/exclude", "excluded\n")
@@ -81,7 +81,7 @@ def test_what_the_guest_ignores_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_tracked_file_that_is_ignored_now_stays(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     write(pair.guest, ".gitignore", "*\n")
     write(pair.guest, "README", "changed\n")
     with pair.collect() as state:
@@ -115,7 +115,7 @@ def test_a_repository_without_a_commit_and_without_an_index(tmp_path: Path) -> N
 
 
 def test_a_repository_of_sha256(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path, "--object-format=sha256").send()
+    pair = make_sent(tmp_path, "--object-format=sha256")
     edit_everything(pair.guest)
     with pair.collect() as state:
         assert len(state.tree) == 64
@@ -165,7 +165,7 @@ def test_a_submodule_is_the_commit_that_it_was(tmp_path: Path) -> None:
 
 
 def test_a_repository_made_inside_is_one_entry(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     make_repository(pair.guest / "inner")
     with pair.collect() as state:
         assert list_tree(state.git, state.tree)["inner"].startswith("160000 commit ")
@@ -173,7 +173,7 @@ def test_a_repository_made_inside_is_one_entry(tmp_path: Path) -> None:
 
 def test_an_empty_repository_made_inside_is_named(tmp_path: Path) -> None:
     """git takes no part of the tree then; better no result than one that lacks something without a word."""
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     git(pair.guest, "init", "-q", "inner")
     status, said = pair.run_script()
     assert status == 94
@@ -182,7 +182,7 @@ def test_an_empty_repository_made_inside_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("edit", [edit, edit_everything, delete_everything])
 def test_an_index_in_two_parts_stays_as_it_is(tmp_path: Path, edit: Edit) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     git(pair.guest, "config", "core.splitIndex", "true")
     git(pair.guest, "config", "core.untrackedCache", "true")
     git(pair.guest, "update-index", "--split-index")
@@ -192,7 +192,7 @@ def test_an_index_in_two_parts_stays_as_it_is(tmp_path: Path, edit: Edit) -> Non
 
 
 def test_a_sparse_guest_keeps_what_it_left_out(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     git(pair.guest, "sparse-checkout", "set", "src")
     write(pair.guest, "src/main.c", "changed\n")
     with pair.collect() as state:
@@ -201,7 +201,7 @@ def test_a_sparse_guest_keeps_what_it_left_out(tmp_path: Path) -> None:
 
 
 def test_programs_of_the_guests_configuration_that_are_not_asked_for_do_not_run(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     trap = write(tmp_path, "trap", f"#!/bin/sh\ntouch {tmp_path}/sprung\n", 0o755)
     for name in ("pre-commit", "post-index-change", "reference-transaction", "post-checkout"):
         write(pair.guest, f".git/hooks/{name}", trap.read_bytes(), 0o755)
@@ -215,7 +215,7 @@ def test_programs_of_the_guests_configuration_that_are_not_asked_for_do_not_run(
 
 
 def test_variables_of_the_guests_login_lead_git_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     git(tmp_path, "init", "-q", "trap")
     edit(pair.guest)
     script = format_script(pair.workspace.commit, str(pair.guest), "/usr/bin/busybox")
@@ -228,7 +228,7 @@ def test_variables_of_the_guests_login_lead_git_nowhere_else(tmp_path: Path, mon
 
 @pytest.mark.parametrize("shell", [("sh",), ("busybox", "sh")], ids=" ".join)
 def test_a_copy_that_cannot_be_read_is_said_to_be_so(tmp_path: Path, shell: tuple[str, ...]) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     write(pair.guest, ".git/index", b"garbage")
     assert pair.run_script(shell)[0] == 94
     shutil.rmtree(pair.guest / ".git")
@@ -238,7 +238,7 @@ def test_a_copy_that_cannot_be_read_is_said_to_be_so(tmp_path: Path, shell: tupl
 
 
 def test_a_guest_without_git_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     script = format_script(pair.workspace.commit, str(pair.guest), "/usr/bin/busybox")
     line = "PATH=$PATH:/usr/local/bin:/usr/bin:/bin"
     assert line in script

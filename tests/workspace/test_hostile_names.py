@@ -12,7 +12,7 @@ import pytest
 from banger.cli.workspace import _print_patch
 from banger.errors import BangerError, Reason
 from banger.machine.exchange import apply_copy, export_patch, export_to_file, summarise
-from tests.workspace.copies import assert_clean, commit, git, make_pair, make_repository, unchanged, write
+from tests.workspace.copies import assert_clean, commit, git, make_pair, make_repository, make_sent, unchanged, write
 from tests.workspace.hostile import apply, branch, make_hosts
 from tests.workspace.packs import FILE, Pack, answer, say
 
@@ -54,7 +54,7 @@ def test_a_summary_shows_names_without_what_is_in_them(tmp_path: Path, quoted: s
 
 
 def test_files_in_conflict_are_named_without_what_is_in_their_names(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     for name in ESCAPES:
         write(pair.guest, name)
         write(pair.host, name, "of the host\n")
@@ -68,7 +68,7 @@ def test_files_in_conflict_are_named_without_what_is_in_their_names(tmp_path: Pa
 
 
 def test_what_is_left_out_is_named_without_what_is_in_its_name(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     make_repository(pair.guest / ESCAPES[0])
     said: list[str] = []
     with pair.take() as copy:
@@ -78,7 +78,7 @@ def test_what_is_left_out_is_named_without_what_is_in_its_name(tmp_path: Path) -
 
 
 def test_the_names_come_back_as_they_are(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     for name in ESCAPES:
         write(pair.guest, name)
     with pair.take() as copy:
@@ -94,7 +94,7 @@ class Terminal(io.TextIOWrapper):
 def test_a_terminal_gets_the_patch_without_what_would_move_its_cursor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     write(pair.guest, "README", b"\x1b[2J\x1b]0;x\x07 raw \xff\n")
     write(pair.guest, ESCAPES[0])
     screen = Terminal(io.BytesIO(), encoding="utf-8", write_through=True)
@@ -107,7 +107,7 @@ def test_a_terminal_gets_the_patch_without_what_would_move_its_cursor(
 
 
 def test_a_file_gets_it_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     write(pair.guest, "README", b"\x1b[2J\n")
     with pair.take() as copy, (tmp_path / "out").open("w") as out:
         export_to_file(copy, tmp_path / "patch")
@@ -140,7 +140,7 @@ def test_words_of_a_refusal_are_shown_without_what_is_in_them(tmp_path: Path) ->
 
 
 def test_a_file_too_large_is_named_without_what_is_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     monkeypatch.setattr("banger.workspace.changes._MAX_FILE_BYTES", 10)
     write(pair.guest, "\x1b[31m\u202ebig\udcff", "x" * 11)
     commit(pair.guest, "big")

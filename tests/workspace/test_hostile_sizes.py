@@ -10,7 +10,6 @@ import pytest
 
 from banger.errors import Reason
 from banger.workspace import changes, collect
-from tests.workspace.copies import piped
 from tests.workspace.hostile import apply, make_hosts, refuse
 from tests.workspace.packs import FILE, FOLDER, Pack, answer, format_head, say
 from tests.workspace.test_hostile_packs import refuse_to_receive

@@ -19,6 +19,7 @@ from tests.workspace.copies import (
     list_content,
     make_pair,
     make_repository,
+    make_sent,
     unchanged,
     write,
 )
@@ -62,7 +63,7 @@ def apply_anew(pair: Pair, patch: bytes, start: str | None) -> Path:
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_the_patch_makes_of_the_commit_what_the_guest_has(tmp_path: Path, edit: Edit) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit(pair.guest)
     fresh = apply_anew(pair, take_patch(pair), pair.workspace.commit)
     assert list_content(fresh) == list_content(pair.guest)
@@ -90,13 +91,13 @@ def test_before_the_first_commit_it_holds_everything(tmp_path: Path) -> None:
 
 
 def test_in_a_repository_of_sha256(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path, "--object-format=sha256").send()
+    pair = make_sent(tmp_path, "--object-format=sha256")
     edit_everything(pair.guest)
     assert list_content(apply_anew(pair, take_patch(pair), "HEAD")) == list_content(pair.guest)
 
 
 def test_another_base_commit(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit_everything(pair.guest)
     fresh = apply_anew(pair, take_patch(pair, "HEAD~2"), "HEAD~2")
     assert list_content(fresh) == list_content(pair.guest)
@@ -104,7 +105,7 @@ def test_another_base_commit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("base", ["nothing", "-h", "--output=x", "HEAD:README", "\x1b[31m"])
 def test_a_base_that_is_no_commit_is_refused(tmp_path: Path, base: str) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit(pair.guest)
     with pytest.raises(BangerError) as caught:
         take_patch(pair, base)
@@ -141,7 +142,7 @@ def test_a_submodules_commit_is_not_in_it(tmp_path: Path) -> None:
 
 
 def test_the_summary_tells_counts_modes_and_renames(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit(pair.guest)
     git(pair.guest, "mv", "src/util.c", "src/moved.c")
     (pair.guest / "no end").chmod(0o755)
@@ -156,12 +157,12 @@ def test_the_summary_tells_counts_modes_and_renames(tmp_path: Path) -> None:
 
 
 def test_the_summary_of_nothing_is_empty(tmp_path: Path) -> None:
-    with make_pair(tmp_path).send().take() as copy:
+    with make_sent(tmp_path).take() as copy:
         assert summarise(copy) == ""
 
 
 def test_a_file_is_written_whole_in_the_place_of_another(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit_everything(pair.guest)
     target = write(tmp_path / "out", "name" + "x" * 240, "old")
     with pair.take() as copy:
@@ -174,7 +175,7 @@ def test_a_file_is_written_whole_in_the_place_of_another(tmp_path: Path) -> None
 def test_a_file_that_cannot_be_written_whole_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
 ) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     edit(pair.guest)
     target = write(tmp_path / "out", "patch", "old")
 
@@ -188,13 +189,13 @@ def test_a_file_that_cannot_be_written_whole_is_not_written(
 
 
 def test_a_folder_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     with pair.take() as copy, pytest.raises(BangerError, match="No such file"):
         export_to_file(copy, tmp_path / "missing/patch")
 
 
 def test_a_pipe_or_a_device_is_written_into_and_stays_what_it_is(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     commit_twice(pair.guest)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -209,7 +210,7 @@ def test_a_pipe_or_a_device_is_written_into_and_stays_what_it_is(tmp_path: Path)
 
 
 def test_more_than_there_is_room_for_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = make_pair(tmp_path).send()
+    pair = make_sent(tmp_path)
     write(pair.guest, "big", b"x" * 5000)
     monkeypatch.setattr(changes, "_MAX_FILE_BYTES", 4999)
     with pytest.raises(BangerError, match="'big' has") as caught:
