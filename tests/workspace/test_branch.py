@@ -180,27 +180,27 @@ def test_tags_and_other_branches_of_the_guest_stay_there(tmp_path: Path) -> None
     assert git(pair.host, "branch", "--format=%(refname:short)").split() == ["main", "result"]
 
 
-@pytest.mark.parametrize("name", ["main", "other"])
-def test_a_branch_that_is_there_is_left_alone(tmp_path: Path, name: str) -> None:
+def test_a_branch_that_is_there_is_left_alone(tmp_path: Path) -> None:
     pair = make_sent(tmp_path)
     git(pair.host, "branch", "other", "HEAD~1")
     commit_twice(pair.guest)
-    with pair.take() as copy, unchanged(pair.host), pytest.raises(BangerError) as caught:
-        branch(copy, name)
-    assert caught.value.reason is Reason.ALREADY_EXISTS
+    with pair.take() as copy, unchanged(pair.host):
+        for name in ("main", "other"):
+            with pytest.raises(BangerError) as caught:
+                branch(copy, name)
+            assert caught.value.reason is Reason.ALREADY_EXISTS
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["", "-d", "--all", "a b", "a..b", "/a", "a/", "a.lock", "@{-1}", "HEAD", "\x1b[31m", "a:b", "../x", "a\nb"],
-)
-def test_what_is_no_name_for_a_branch_is_refused(tmp_path: Path, name: str) -> None:
+def test_what_is_no_name_for_a_branch_is_refused(tmp_path: Path) -> None:
     pair = make_sent(tmp_path)
     commit_twice(pair.guest)
-    with pair.take() as copy, unchanged(pair.host), pytest.raises(BangerError) as caught:
-        branch(copy, name)
-    assert caught.value.reason is Reason.BAD_INPUT
-    assert_clean(caught.value)
+    names = "", "-d", "--all", "a b", "a..b", "/a", "a/", "a.lock", "@{-1}", "HEAD", "\x1b[31m", "a:b", "../x", "a\nb"
+    with pair.take() as copy, unchanged(pair.host):
+        for name in names:
+            with pytest.raises(BangerError) as caught:
+                branch(copy, name)
+            assert caught.value.reason is Reason.BAD_INPUT, name
+            assert_clean(caught.value)
 
 
 def test_a_branch_in_the_place_of_a_folder_of_branches_is_an_error(tmp_path: Path) -> None:

@@ -31,27 +31,26 @@ def refuse_to_receive(pair: Pair, stream: bytes) -> BangerError:
 
 HEADERS = {
     "none": b"",
-    "of another version": b"banger 2 %s %s\n",
-    "with a word more": b"banger 1 %s %s x\n",
-    "with a carriage return": b"banger 1 %s %s\r\n",
-    "in capitals": b"BANGER 1 %s %s\n",
-    "of options": b"banger 1 --upload-pack=x %s%s\n",
-    "of short names": b"banger 1 %.7s %.7s\n",
-    "of refs": b"banger 1 HEAD HEAD%s%s\n",
-    "with escapes": b"\x1b]0;x\x07 %s %s\n",
-    "that is no text": bytes(range(256)) + b"%s%s\n",
-    "a line before it": b"welcome\nbanger 1 %s %s\n",
+    "of another version": b"banger 2 <head> <last>\n",
+    "with a word more": b"banger 1 <head> <last> x\n",
+    "with a carriage return": b"banger 1 <head> <last>\r\n",
+    "in capitals": b"BANGER 1 <HEAD> <LAST>\n",
+    "of options": b"banger 1 --upload-pack=x <last>\n",
+    "of refs": b"banger 1 HEAD <last>\n",
+    "of short names": b"banger 1 abcdef0 <last>\n",
+    "with escapes": b"\x1b]0;x\x07 <head> <last>\n",
+    "that is no text": bytes(range(256)),
+    "with a line before it": b"welcome\nbanger 1 <head> <last>\n",
 }
 
 
-@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_a_wrong_beginning_is_refused(tmp_path: Path, header: bytes) -> None:
+def test_a_wrong_beginning_is_refused(tmp_path: Path) -> None:
     pair = make_hosts(tmp_path)
     line, _, rest = make_sound(pair).partition(b"\n")
     head, last = line.split(b" ")[2:]
-    begin = header.replace(b"%s", b"%b").replace(b"%.7s", b"%.7b")
-    stream = (begin % (head, last) if b"%" in begin.replace(b"%%", b"") and begin.count(b"%") == 2 else begin) + rest
-    assert refuse_to_receive(pair, stream).reason is Reason.CORRUPT
+    for case, header in HEADERS.items():
+        stream = header.replace(b"<head>", head).replace(b"<last>", last) + rest
+        assert refuse_to_receive(pair, stream).reason is Reason.CORRUPT, case
 
 
 @pytest.mark.parametrize("block", [b"x", b"\0", b"banger 1 "], ids=["letters", "zeros", "words"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,9 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "link"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "kind"), [*zip(NAMES, itertools.cycle(["file", "link", "folder"])), ("above", "folder"), (".git", "link")]
+)
 def test_a_name_that_no_file_may_have_is_refused(tmp_path: Path, name: str, kind: str) -> None:
     pair, pack = make_hosts(tmp_path), Pack()
     blob = pack.add_blob(b"../../outside")
@@ -47,7 +49,7 @@ def test_a_name_that_no_file_may_have_is_refused(tmp_path: Path, name: str, kind
     assert error.reason is Reason.CORRUPT
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["above", ".git", ".GIT", "absolute", "into .git", "with what is not seen"])
 def test_nor_may_it_further_down(tmp_path: Path, name: str) -> None:
     pair, pack = make_hosts(tmp_path), Pack()
     inner = pack.add_tree((FILE, NAMES[name], pack.add_blob()))
@@ -56,11 +58,11 @@ def test_nor_may_it_further_down(tmp_path: Path, name: str) -> None:
     assert error.reason is Reason.CORRUPT
 
 
-@pytest.mark.parametrize("name", ["..", ".git", ".GIT", "into .git", "absolute", "upwards", "nothing"])
+@pytest.mark.parametrize("name", ["above", ".GIT", "into .git"])
 def test_nor_may_it_in_a_commit_on_the_way(tmp_path: Path, name: str) -> None:
     """What a later commit takes back would still be checked out by whoever looks at the earlier one."""
     pair, pack = make_hosts(tmp_path), Pack()
-    bad = pack.add_commit(pack.add_tree((FILE, NAMES.get(name, b".."), pack.add_blob())), str(pair.workspace.commit))
+    bad = pack.add_commit(pack.add_tree((FILE, NAMES[name], pack.add_blob())), str(pair.workspace.commit))
     good = answer([(FILE, b"README", pack.add_blob())], pack, bad)
     assert refuse(pair, good).reason is Reason.CORRUPT
 
