@@ -119,10 +119,11 @@ def create(
             folder / "home",
             synced=plan_file_sync(machines.settings.file_sync, warn),
         )
-        if workspace is not None:
-            cargo = made.enter_context(workspace.pack(folder))
-            home = replace(home, gitconfig=cargo.gitconfig, write_workspace=cargo.write)
-        make_ext4(folder / "work.ext4", machine.disk_mib, lambda tar: write_home(tar, home))
+        with contextlib.ExitStack() as packed:
+            if workspace is not None:
+                cargo = packed.enter_context(workspace.pack(folder))
+                home = replace(home, gitconfig=cargo.gitconfig, write_workspace=cargo.write)
+            make_ext4(folder / "work.ext4", machine.disk_mib, lambda tar: write_home(tar, home))
         machine = machines.records.update(machine, creator=None)
         undo.pop_all()
     return machine

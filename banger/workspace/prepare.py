@@ -2,7 +2,7 @@
 
 An update brings the guest's copy to what the host has now: files that differ by content or mode are sent, files that
 the host no longer has go, files that only the guest made stay. The branch and the index follow the host's. The commits
-that a guest made on its branch are left to ORIG_HEAD.
+that a guest made on its branch are left to ORIG_HEAD. Nothing is touched there before all of it has arrived.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from banger.workspace.history import Checkout, list_staged, make_history
 from banger.workspace.record import Workspace
 from banger.workspace.repository import Repository
 from banger.workspace.selection import File, Selection
-from banger.workspace.shipment import write_files, write_folder, write_tree
+from banger.workspace.shipment import write_files, write_tree
 from banger.workspace.snapshot import Snapshot
 from pipelines.ext4 import write_tar
 
-_INCOMING = ".banger-incoming"
+_COMPLETE = tarfile.TarInfo("complete")
 _REFUSALS = {
     90: "it has no room for it, or /root cannot be written",
     91: "what was sent did not arrive whole",
@@ -43,18 +43,26 @@ _SCRIPT = """\
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 busybox=/run/banger/bin/busybox
 incoming=/root/.banger-incoming
+$busybox rm -rf $incoming && $busybox mkdir $incoming && cd $incoming || exit 90
+trap '$busybox rm -rf $incoming' EXIT
+trap 'exit 1' HUP INT PIPE TERM
+[ "$1" = 0 ] || $busybox dd bs="$1" count=1 iflag=fullblock of=gone 2>/dev/null || exit 91
+$busybox tar -x -f - && [ -f complete ] || exit 91
+# All of it is here: whoever sent it is not needed any more.
+trap "" HUP INT PIPE TERM
 cd /root || exit 90
 while $busybox grep -q " /root/repo " /proc/self/mounts; do $busybox umount -l /root/repo || exit 90; done
-$busybox rm -rf $incoming && $busybox mkdir -p $incoming repo || exit 90
-[ "$1" = 0 ] || $busybox dd bs="$1" count=1 iflag=fullblock of=$incoming/gone 2>/dev/null || exit 91
-[ "$2" = no ] || $busybox find repo -mindepth 1 -maxdepth 1 -exec $busybox rm -rf {} + || exit 90
+if [ "$2" = yes ]; then
+	$busybox rm -rf repo && $busybox mv $incoming/repo repo || exit 90
+fi
 if [ "$1" != 0 ]; then
 	cd repo || exit 90
 	$busybox xargs -0 $busybox rm -f -- <$incoming/gone 2>/dev/null
 	$busybox xargs -0 -n 1 $busybox rmdir -- <$incoming/gone 2>/dev/null
 	cd ..
 fi
-$busybox tar -x -f - || exit 91
+# tar puts a file in the place of whatever is there; cp would go through a link.
+[ ! -d $incoming/repo ] || $busybox tar -c -C $incoming/repo . | $busybox tar -x -C repo || exit 90
 if [ -d $incoming/git ]; then
 	cd repo || exit 90
 	for pack in $incoming/git/objects/pack/*.pack; do
@@ -77,7 +85,6 @@ if [ -d $incoming/git ]; then
 	[ ! -f $incoming/git/index ] || $busybox cp $incoming/git/index "$(git rev-parse --git-path index)" || exit 92
 	cd ..
 fi
-$busybox rm -rf $incoming
 [ "$3" = no ] || { $busybox mount -o bind repo repo && $busybox mount -o remount,ro,bind repo; } || exit 93
 """
 
@@ -138,8 +145,7 @@ def send_update(
     access: ssh.Access, repository: Repository, update: Update, git: Path, checkout: Checkout, *, readonly: bool
 ) -> None:
     def write(tar: tarfile.TarFile) -> None:
-        write_folder(tar, _INCOMING)
-        write_tree(tar, git, f"{_INCOMING}/git")
+        write_tree(tar, git, "git")
         write_files(tar, repository.root, update.files)
 
     _send(access, update.gone, write, ["no", _yes(readonly), checkout.commit or "", checkout.branch or ""])
@@ -153,6 +159,10 @@ def send_all(access: ssh.Access, write: Callable[[tarfile.TarFile], None], *, re
 def _send(
     access: ssh.Access, gone: Sequence[str], write: Callable[[tarfile.TarFile], None], arguments: Sequence[str]
 ) -> None:
+    def write_all(tar: tarfile.TarFile) -> None:
+        write(tar)
+        tar.addfile(_COMPLETE)
+
     names = join_names([*gone, *_list_folders(gone)])
     line = f"set -- {len(names)} {' '.join(map(quote, arguments))}\n{_SCRIPT}"
     argv = ssh.plan_ssh(access, format_for_any_shell(line), tty=False)
@@ -160,7 +170,7 @@ def _send(
         assert child.stdin is not None
         try:
             child.stdin.write(names)
-            write_tar(child.stdin, write)
+            write_tar(child.stdin, write_all)
             child.stdin.close()
         except BrokenPipeError:
             # It ended early, and its status says why.

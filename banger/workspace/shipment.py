@@ -58,7 +58,7 @@ class Shipment:
 
     @contextlib.contextmanager
     def pack(self, machine: Path) -> Iterator[Cargo]:
-        """Prepare everything; what is to be remembered of it goes into the machine's folder."""
+        """Prepare everything; it is remembered in the machine's folder when the block ends well."""
         objects = machine / OBJECTS
         (objects / "pack").mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".workspace-", dir=machine) as name:
@@ -68,6 +68,9 @@ class Shipment:
             selection, snapshot, contents = self.take(objects, scratch)
             checkout = self.plan_checkout()
             make_history(self.repository, snapshot, checkout, git)
+            author = format_gitconfig(find_author(self.repository))
+            yield Cargo(self.repository, selection, git, author, contents)
+            # Now it is there: before that, what was there before counts.
             write_workspace(
                 machine,
                 Workspace(
@@ -78,8 +81,6 @@ class Shipment:
                     include_untracked=self.include_untracked,
                 ),
             )
-            author = format_gitconfig(find_author(self.repository))
-            yield Cargo(self.repository, selection, git, author, contents)
 
     def list_files(self) -> list[File]:
         """What would be sent now."""

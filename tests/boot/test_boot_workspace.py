@@ -208,6 +208,22 @@ def test_a_ctrl_c_while_changes_are_taken_out_changes_nothing(host: Host, reposi
     assert not list(Path(git(repository, "rev-parse", "--absolute-git-dir").strip()).glob("banger-apply-*"))
 
 
+def test_a_ctrl_c_while_all_is_sent_again_changes_nothing_there(host: Host, repository: Path, machine: str) -> None:
+    look = "git status --porcelain=v2; sha256sum .git/index README.md; ls -A . odd | sort"
+    before = ask(host, "sh", "-c", look), digest_tree(repository)
+    child = host.start("vm", "workspace", "prepare", machine, "--mode", "full_copy", "--yes")
+    time.sleep(4)
+    child.send_signal(signal.SIGINT)
+    _out, said = child.communicate(timeout=60)
+    assert child.returncode == 130, said
+    deadline = time.monotonic() + 30
+    while ask(host, "sh", "-c", "ls -d /root/.banger-incoming 2>/dev/null | wc -l") != "0\n":
+        assert time.monotonic() < deadline
+    assert (ask(host, "sh", "-c", look), digest_tree(repository)) == before
+    # What would come back is what was changed there before, and nothing else.
+    assert b"alias.c" in host.succeed("vm", "workspace", "export", machine, "--stat")
+
+
 def test_a_copy_can_be_read_only(host: Host, repository: Path, machine: str) -> None:
     host.succeed("vm", "workspace", "prepare", machine, "--mode", "full_copy", "--readonly", "--yes")
     assert ask(host, "sh", "-c", "touch x 2>/dev/null || echo no; git status --porcelain=v2") == "no\n" + git(
