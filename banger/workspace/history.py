@@ -48,7 +48,7 @@ def make_history(repository: Repository, snapshot: Snapshot, checkout: Checkout,
     (place / "info").mkdir(exist_ok=True)
     for name, content in _plan_places(repository).items():
         (place / name).write_bytes(content)
-    config = _plan_config(repository, checkout)
+    config = _plan_config(repository)
     if (place / _USER_ATTRIBUTES).exists():
         config["core.attributesfile"] = f"{_GUEST_PLACE}/{_USER_ATTRIBUTES}"
     (place / "config").write_text(format_config(config), "utf-8", "surrogateescape")
@@ -188,7 +188,7 @@ def _read_content_keys(repository: Repository) -> dict[str, str]:
     return found
 
 
-def _plan_config(repository: Repository, checkout: Checkout) -> dict[str, str]:
+def _plan_config(repository: Repository) -> dict[str, str]:
     is_old = repository.object_format == "sha1"
     config = {"core.repositoryformatversion": "0" if is_old else "1"}
     if not is_old:
@@ -200,9 +200,7 @@ def _plan_config(repository: Repository, checkout: Checkout) -> dict[str, str]:
     origin = find_origin(repository)
     if origin is not None:
         config |= {"remote.origin.url": origin, "remote.origin.fetch": "+refs/heads/*:refs/remotes/origin/*"}
-        if checkout.branch is not None and checkout.branch == repository.branch:
-            key = f"branch.{checkout.branch}"
-            config |= {f"{key}.remote": "origin", f"{key}.merge": f"refs/heads/{checkout.branch}"}
+        # No upstream of a branch: without the remote's own branches git would say that it is gone.
     author = find_author(repository)
     config |= {f"user.{key}": value for key, value in (("name", author.name), ("email", author.email)) if value}
     return config
