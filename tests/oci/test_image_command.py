@@ -200,3 +200,15 @@ def test_a_source_that_vanishes_is_an_error_of_one_line(layers: list[bytes], tmp
     with pytest.raises(BangerError) as refused:
         build_oci_image(Store.open(tmp_path / "store"), source)
     assert "\n" not in refused.value.message
+
+
+def test_an_image_that_oras_pushed_is_built(
+    open_registry: Registry, make_user: Callable[[str], User], tmp_path: Path
+) -> None:
+    write_layout(tmp_path / "x", {"it": [layer(file("a", b"by oras"))]})
+    reference = f"{open_registry.host}/by/oras:1"
+    argv = ["oras", "cp", "--from-oci-layout", f"{tmp_path}/x:it", "--to-plain-http", reference]
+    subprocess.run(argv, check=True, capture_output=True)
+    user = make_user("a")
+    assert user.banger("image", "pull", reference) == f"{reference}\n"
+    assert user.show(reference)["reference"] == reference
