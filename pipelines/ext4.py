@@ -14,10 +14,16 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from banger.errors import BangerError, Reason
 from banger.run import check, run, start
 from pipelines.namespace import plan_user_namespace
+
+
+class Reads(Protocol):
+    def read(self, size: int, /) -> bytes | None: ...
+
 
 WriteTar = Callable[[tarfile.TarFile], None]
 
@@ -112,6 +118,36 @@ def write_tar(sink: object, write: WriteTar) -> None:
         copybufsize=_MIB,
     ) as tar:
         write(tar)
+
+
+class Exactly:
+    """The content of an entry as the tar reads it: as many bytes as its header says, or it fails with these errors."""
+
+    def __init__(
+        self, source: Reads, changed: Callable[[], BangerError], unreadable: Callable[[OSError], BangerError]
+    ) -> None:
+        self._source = source
+        self._changed = changed
+        self._unreadable = unreadable
+
+    def read(self, size: int = -1, /) -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            block = self._read(size - len(parts))
+            if not block:
+                raise self._changed()
+            parts += block
+        return bytes(parts)
+
+    def expect_end(self) -> None:
+        if self._read(1):
+            raise self._changed()
+
+    def _read(self, size: int) -> bytes | None:
+        try:
+            return self._source.read(size)
+        except OSError as error:
+            raise self._unreadable(error) from error
 
 
 def _plan_mke2fs(image: Path, source: str) -> list[str]:

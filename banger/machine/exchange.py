@@ -12,6 +12,7 @@ from typing import IO
 
 from banger.errors import BangerError, Reason
 from banger.machine.lifecycle import Machines
+from banger.machine.machine_lock import locked
 from banger.machine.record import Machine
 from banger.machine.session import refuse_stopped
 from banger.workspace.apply import Applied, apply_changes
@@ -131,6 +132,18 @@ def prepare(
     A repository that the machine has no copy of is sent whole.
     """
     refuse_stopped(machine)
+    objects = machines.folder(machine) / OBJECTS
+    # Without the machine's folder the lock says that it is gone.
+    with contextlib.suppress(FileNotFoundError):
+        objects.mkdir(mode=0o700, exist_ok=True)
+    # One at a time; stopping and deleting the machine need not wait for it.
+    with locked(objects):
+        return _prepare(machines, machine, shipment, is_full=is_full, readonly=readonly, confirm=confirm)
+
+
+def _prepare(
+    machines: Machines, machine: Machine, shipment: Shipment, *, is_full: bool, readonly: bool, confirm: Confirm
+) -> Prepared | None:
     workspace = find_workspace(machines.folder(machine))
     if workspace is None or workspace.root != str(shipment.repository.root):
         if workspace is not None and not confirm(f"/root/repo in {machine.name} is a copy of {workspace.root}\n"):

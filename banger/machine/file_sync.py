@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import IO
 
 from banger.errors import BangerError, Reason
 from banger.run import printable
 from banger.settings import FileSync
+from pipelines.ext4 import Exactly
 
 # What banger writes itself, and the folder around it, which sshd wants to be closed to others (sshd(8), StrictModes).
 _AUTHORIZED_KEYS = ".ssh/authorized_keys"
@@ -157,33 +157,9 @@ def _write_content(tar: tarfile.TarFile, entry: tarfile.TarInfo, file: SyncedFil
         found = os.fstat(source.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_size != file.size_bytes:
             raise _changed(file)
-        content = _Content(source, file)
+        content = Exactly(source, lambda: _changed(file), lambda error: _unreadable(file, error))
         tar.addfile(entry, content)
         content.expect_end()
-
-
-class _Content:
-    """What a tar reads of a file: as many bytes as were planned, or it fails."""
-
-    def __init__(self, source: IO[bytes], file: SyncedFile) -> None:
-        self._source = source
-        self._file = file
-
-    def read(self, size: int = -1, /) -> bytes:
-        block = self._read(size)
-        if len(block) < size:
-            raise _changed(self._file)
-        return block
-
-    def expect_end(self) -> None:
-        if self._read(1):
-            raise _changed(self._file)
-
-    def _read(self, size: int) -> bytes:
-        try:
-            return self._source.read(size)
-        except OSError as error:
-            raise _unreadable(self._file, error) from error
 
 
 def _changed(file: SyncedFile) -> BangerError:

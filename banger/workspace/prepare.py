@@ -32,8 +32,8 @@ from pipelines.ext4 import write_tar
 
 _COMPLETE = tarfile.TarInfo("complete")
 _REFUSALS = {
-    90: "it has no room for it, or /root cannot be written",
-    91: "what was sent did not arrive whole",
+    90: "/root in it cannot be written",
+    91: "it did not arrive whole, or there is no room for it",
     92: "git in it does not take what was sent",
     93: "/root/repo in it cannot be made read-only",
 }

@@ -25,6 +25,7 @@ from banger.workspace.record import OBJECTS, Workspace, write_workspace
 from banger.workspace.repository import Repository, find_author
 from banger.workspace.selection import File, Kind, Selection, get_kind, select
 from banger.workspace.snapshot import Snapshot, list_commit, take_commit, take_snapshot
+from pipelines.ext4 import Exactly
 
 FOLDER = "repo"
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -138,30 +139,10 @@ def _write_file(tar: tarfile.TarFile, walker: _Walker, file: File) -> None:
         if not stat.S_ISREG(before.st_mode) or (before.st_ino, before.st_mtime_ns) != (found.st_ino, found.st_mtime_ns):
             raise _changed(file)
         entry.size, entry.mode = before.st_size, stat.S_IMODE(before.st_mode) & 0o777
-        tar.addfile(entry, _Exactly(content, file))
+        tar.addfile(entry, Exactly(content, lambda: _changed(file), lambda error: _explain(file, error)))
         after = os.fstat(content.fileno())
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise _changed(file)
-
-
-class _Exactly(io.RawIOBase):
-    """What a tar reads of a file: as much as its header says, or it fails."""
-
-    def __init__(self, content: io.FileIO, file: File) -> None:
-        self._content = content
-        self._file = file
-
-    def read(self, size: int = -1, /) -> bytes:
-        parts = bytearray()
-        while len(parts) < size:
-            try:
-                block = self._content.read(size - len(parts))
-            except OSError as error:
-                raise _explain(self._file, error) from error
-            if not block:
-                raise _changed(self._file)
-            parts += block
-        return bytes(parts)
 
 
 class _Walker:
