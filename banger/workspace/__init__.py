@@ -9,6 +9,7 @@
     patch        that state as a patch, or as a summary for people
     apply        that state in the host's work tree, or not at all
     branch       that state as commits on a new branch of the host's
+    scratch      a folder for what is made on the way
     prepare      the host's state sent again
 
 The host's repository is only ever read, but for `apply` and `branch`. No hook of it runs.

@@ -27,6 +27,7 @@ from banger.run import printable, run, start
 from banger.workspace.git import ask_git, find_git, format_alternate, plan_environment, plan_git, run_git
 from banger.workspace.record import OBJECTS, Workspace
 from banger.workspace.repository import Repository, find_place
+from banger.workspace.scratch import scratch_folder
 
 _MAX_PACK_BYTES = 4 << 30
 # What git may hold in memory at once of an object that comes as a difference; a whole file streams. A little more than
@@ -89,8 +90,8 @@ class GuestState:
 @contextlib.contextmanager
 def collect(access: ssh.Access, workspace: Workspace, repository: Repository, machine: Path) -> Iterator[GuestState]:
     """Raises GUEST for a copy that cannot be read, CORRUPT for one that lies, TOO_LARGE for a pack past 4 GiB."""
-    with tempfile.TemporaryDirectory(prefix=".collect-", dir=machine) as name:
-        git = Path(name) / "git"
+    with scratch_folder(machine) as scratch:
+        git = scratch / "git"
         make_quarantine(repository, machine, git)
         head, last = _receive(access, workspace, git)
         yield check_state(git, workspace, repository, head, last)

@@ -32,7 +32,7 @@ from pipelines.ext4 import write_tar
 
 _COMPLETE = tarfile.TarInfo("complete")
 _REFUSALS = {
-    90: "/root in it cannot be written",
+    90: "/root in it is full, or cannot be written",
     91: "it did not arrive whole, or there is no room for it",
     92: "git in it does not take what was sent",
     93: "/root/repo in it cannot be made read-only",

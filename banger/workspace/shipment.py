@@ -12,7 +12,6 @@ import io
 import os
 import stat
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from banger.run import printable
 from banger.workspace.history import Checkout, format_gitconfig, make_history
 from banger.workspace.record import OBJECTS, Workspace, write_workspace
 from banger.workspace.repository import Repository, find_author
+from banger.workspace.scratch import scratch_folder
 from banger.workspace.selection import File, Kind, Selection, get_kind, select
 from banger.workspace.snapshot import Snapshot, list_commit, take_commit, take_snapshot
 from pipelines.ext4 import Exactly
@@ -62,8 +62,7 @@ class Shipment:
         """Prepare everything; it is remembered in the machine's folder when the block ends well."""
         objects = machine / OBJECTS
         (objects / "pack").mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".workspace-", dir=machine) as name:
-            scratch = Path(name)
+        with scratch_folder(machine) as scratch:
             git = scratch / "git"
             git.mkdir()
             selection, snapshot, contents = self.take(objects, scratch)

@@ -204,7 +204,7 @@ def test_a_ctrl_c_while_changes_are_taken_out_changes_nothing(host: Host, reposi
         ask(host, "sh", "-c", "git rev-parse HEAD | cmp - /root/head && sha256sum -c --quiet /root/index && echo same")
         == "same\n"
     )
-    assert not list((host.home.state / "vms").glob("*/.collect-*"))
+    assert not list((host.home.state / "vms").glob("*/.scratch/*"))
     assert not list(Path(git(repository, "rev-parse", "--absolute-git-dir").strip()).glob("banger-apply-*"))
 
 

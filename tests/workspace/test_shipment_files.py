@@ -181,7 +181,8 @@ def test_what_is_in_no_commit_is_kept_beside_the_machine_and_not_in_the_reposito
 
 def test_nothing_temporary_is_left_beside_the_machine(project: Tree, tmp_path: Path) -> None:
     guest = send(project.path, tmp_path / "machine")
-    assert {place.name for place in guest.machine.iterdir()} == {"workspace.git", "workspace.json"}
+    assert {place.name for place in guest.machine.iterdir()} == {"workspace.git", "workspace.json", ".scratch"}
+    assert list((guest.machine / ".scratch").iterdir()) == []
 
 
 _part = st.binary(min_size=1, max_size=12).map(lambda raw: os.fsdecode(raw.replace(b"\0", b"0").replace(b"/", b"1")))
