@@ -60,10 +60,9 @@ def test_each_key_of_the_commented_file_can_be_had_by_removing_its_sign() -> Non
     text = re.sub(r"^#(?=\S)", "", format_file(), flags=re.MULTILINE)
     values = tomllib.loads(text)
     settings = parse_settings(values)
-    assert {*values, *(f"vm_defaults.{key}" for key in values["vm_defaults"])} == {
-        "vm_defaults",
-        *(setting.key for setting in SETTINGS),
-    }
+    tables = [name for name, value in values.items() if isinstance(value, dict)]
+    found = {*values, *(f"{table}.{key}" for table in tables for key in values[table])} - {*tables}
+    assert found == {setting.key for setting in SETTINGS}
     defaults = parse_settings({})
     for name in ("default_image_name", "vmm", "kvm", "firecracker_bin", "max_image_mib", "disk_mib"):
         assert getattr(settings, name) == getattr(defaults, name)

@@ -68,6 +68,12 @@ class Configuration:
             memory_mib=self.get(table.MEMORY_MIB),
             disk_mib=self.get(table.DISK_SIZE),
             file_sync=tuple(self.items(table.FILE_SYNC)),
+            catalogs=tuple(self.items(table.CATALOG)),
+            cache_remote=self.get(table.CACHE_REMOTE),
+            cache_remote_key=self.get(table.CACHE_REMOTE_KEY),
+            dns_listen=self.get(table.DNS_LISTEN),
+            daemon_autostart=self.get(table.DAEMON_AUTOSTART),
+            auto_stop_stale_after_s=self.get(table.AUTO_STOP_STALE_AFTER),
         )
 
 

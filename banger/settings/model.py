@@ -47,8 +47,18 @@ class FileSync:
 
 
 @dataclass(frozen=True)
+class CatalogSource:
+    """A catalog that somebody publishes. `key` is cosign's public key (PEM); None takes what the registry gives."""
+
+    reference: str
+    key: Path | None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Effective values. `ssh_key_path` None means a key of banger's own; `registries` go by host.
+
+    `catalogs` are asked in their order. `cache_remote` is a repository of a registry. `dns_listen` is (address, port).
 
     `file_sync` is in the order of the file: where two entries give the same path, the later one counts.
     """
@@ -65,3 +75,9 @@ class Settings:
     memory_mib: int
     disk_mib: int
     file_sync: tuple[FileSync, ...]
+    catalogs: tuple[CatalogSource, ...]
+    cache_remote: str | None
+    cache_remote_key: Path | None
+    dns_listen: tuple[str, int]
+    daemon_autostart: bool
+    auto_stop_stale_after_s: int | None

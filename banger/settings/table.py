@@ -20,6 +20,7 @@ from banger.settings.model import (
     MAX_VCPUS,
     MIN_DISK_MIB,
     MIN_MEMORY_MIB,
+    CatalogSource,
     FileSync,
     KvmChoice,
     VmmChoice,
@@ -93,6 +94,56 @@ MAX_IMAGE_SIZE = Setting(
     about="What a layer of an image may unpack to, and all files of an image together. More is refused.",
     example='"16G"',
     format=format_mib,
+)
+AUTO_STOP_STALE_AFTER = Setting[int | None](
+    key="auto_stop_stale_after",
+    parse=values.parse_duration,
+    allowed='a number with s, m, h or d, such as "90m"',
+    default=None,
+    default_words="never",
+    about="A machine that runs and that nobody has used for so long is stopped by `bangerd`. Used is one that was "
+    "started, has or had a session of banger's, or has an ssh connection open.",
+    example='"8h"',
+    format=values.format_duration,
+)
+DNS_LISTEN = Setting(
+    key="dns.listen",
+    parse=values.parse_listener,
+    allowed='an IPv4 address and a port, such as "127.0.0.1:42069"',
+    default=("127.0.0.1", 42069),
+    about="Where `bangerd` answers for names in `.vm`, by UDP and TCP. [dns-routing.md](dns-routing.md) tells how the "
+    "host comes to ask there.",
+    example='"127.0.0.1:5353"',
+    format=values.format_listener,
+)
+DAEMON_AUTOSTART = Setting(
+    key="daemon.autostart",
+    parse=values.parse_flag,
+    allowed="true or false",
+    default=True,
+    about="Whether `bangerd` is started by the first command that starts a machine.",
+    example="false",
+    from_text=values.flag_of_text,
+)
+CACHE_REMOTE = Setting[str | None](
+    key="cache.remote",
+    parse=values.parse_repository,
+    allowed='a repository of a registry, such as "registry.example.com/team/cache"',
+    default=None,
+    default_words="none",
+    about="Where results of steps are looked up before they are built, and where `banger cache push` puts them.",
+    example='"registry.example.com/team/cache"',
+    format=values.format_optional,
+)
+CACHE_REMOTE_KEY = Setting[Path | None](
+    key="cache.remote_key",
+    parse=values.parse_path,
+    allowed=_A_PATH,
+    default=None,
+    default_words="none: whoever can write there is trusted",
+    about="cosign's public key that the results there have to be signed with.",
+    example='"~/keys/cache.pub"',
+    format=values.format_optional,
 )
 VCPU = Setting(
     key="vm_defaults.vcpu",
@@ -253,6 +304,40 @@ REGISTRY = TableList(
     check=_refuse_twins,
 )
 
+
+def _build_catalog(found: Mapping[str, Any], _path: KeyPath) -> CatalogSource:
+    return CatalogSource(found["ref"], found["key"])
+
+
+CATALOG = TableList(
+    key="catalog",
+    fields=(
+        Setting(
+            key="ref",
+            parse=values.parse_catalog_reference,
+            allowed='a repository of a registry with a tag, such as "registry.example.com/team/catalog:stable"',
+            default="",
+            about="Where the catalog is.",
+            example='"registry.example.com/team/catalog:stable"',
+            is_required=True,
+        ),
+        Setting[Path | None](
+            key="key",
+            parse=values.parse_path,
+            allowed=_A_PATH,
+            default=None,
+            default_words="none: whoever can write there is trusted",
+            about="cosign's public key, in PEM form. Nothing that is not signed with it is used.",
+            example='"~/keys/team.pub"',
+            format=values.format_optional,
+        ),
+    ),
+    build=_build_catalog,
+    about="A catalog of images and kernels that somebody publishes, asked before banger's own recipes and in the order "
+    "of the file. [image-catalog.md](image-catalog.md) tells how to make one.",
+    example='[[catalog]]\nref = "registry.example.com/team/catalog:stable"\nkey = "~/keys/team.pub"',
+)
+
 # In the order in which they are shown. TOML wants keys without a table before all tables.
 SETTINGS: tuple[Setting[Any] | TableList[Any], ...] = (
     DEFAULT_IMAGE_NAME,
@@ -262,11 +347,17 @@ SETTINGS: tuple[Setting[Any] | TableList[Any], ...] = (
     FIRECRACKER_BIN,
     DEBIAN_MIRROR,
     MAX_IMAGE_SIZE,
+    AUTO_STOP_STALE_AFTER,
     VCPU,
     MEMORY_MIB,
     DISK_SIZE,
+    DNS_LISTEN,
+    DAEMON_AUTOSTART,
+    CACHE_REMOTE,
+    CACHE_REMOTE_KEY,
     FILE_SYNC,
     REGISTRY,
+    CATALOG,
 )
 SCALARS: tuple[Setting[Any], ...] = tuple(each for each in SETTINGS if isinstance(each, Setting))
 

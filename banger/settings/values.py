@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from enum import StrEnum
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,8 +17,14 @@ from banger.sizes import parse_mib
 Choice = TypeVar("Choice", bound=StrEnum)
 
 _NUMBER = re.compile(r"^-?[0-9]{1,9}$")
+_DURATION = re.compile(r"^([1-9][0-9]{0,6})([smhd])$")
+_DURATION_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MODE = re.compile(r"^0?[0-7]{3}$")
 _ADDRESS = re.compile(r"^https?://[^\s/]+(?:/\S*)?$")
+# A host and a path (distribution's reference.go): no tag, no digest.
+_REPOSITORY = re.compile(r"^[a-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)+$")
+_TAG = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")
+_LAST_PORT = 65535
 _HOMES = ("~/", "/root/")
 _LONGEST_NAME_BYTES = 255  # of a name in ext4
 _MOST_MIB = 999_999_999  # as many digits as `parse_mib` reads
@@ -85,6 +92,43 @@ def parse_registry_host(value: object) -> str:
     return text
 
 
+def parse_repository(value: object) -> str:
+    """A repository of a registry, without tag or digest."""
+    text = parse_text(value)
+    if not _REPOSITORY.fullmatch(text):
+        raise Unfit
+    return text
+
+
+def parse_catalog_reference(value: object) -> str:
+    """A repository of a registry with a tag."""
+    text = parse_text(value)
+    repository, colon, tag = text.rpartition(":")
+    if not colon or not _TAG.fullmatch(tag) or not _REPOSITORY.fullmatch(repository):
+        raise Unfit
+    return text
+
+
+def parse_listener(value: object) -> tuple[str, int]:
+    """An IPv4 address and a port, `127.0.0.1:42069`."""
+    host, _, port = parse_text(value).rpartition(":")
+    try:
+        address = IPv4Address(host)
+    except ValueError as error:
+        raise Unfit from error
+    if not _NUMBER.fullmatch(port) or not 1 <= int(port) <= _LAST_PORT:
+        raise Unfit
+    return str(address), int(port)
+
+
+def parse_duration(value: object) -> int:
+    """A whole number with its unit, "90m"; gives seconds."""
+    found = _DURATION.fullmatch(parse_text(value))
+    if found is None:
+        raise Unfit
+    return int(found[1]) * _DURATION_S[found[2]]
+
+
 def parse_path(value: object) -> Path:
     """From / or ~/ on: the folder that one happens to stand in plays no part."""
     text = parse_text(value)
@@ -142,6 +186,21 @@ def format_mode(mode: int | None) -> str | None:
 
 def format_optional(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+def format_duration(seconds: int | None) -> str | None:
+    if seconds is None:
+        return None
+    unit = next(unit for unit in "dhms" if seconds % _DURATION_S[unit] == 0)
+    return f"{seconds // _DURATION_S[unit]}{unit}"
+
+
+def format_listener(listener: tuple[str, int]) -> str:
+    return f"{listener[0]}:{listener[1]}"
+
+
+def flag_of_text(text: str) -> object:
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def format_address(address: str | None) -> str | None:
