@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import IO
 
 from banger.errors import BangerError, Reason
-from cache import Digest, Store, key_of
+from cache import Store
 from catalog.kernels import DEFAULT_KERNEL, get_kernel_recipe
 from catalog.local import Named, Names
 from catalog.names import nearest
@@ -24,27 +24,18 @@ from pipelines.image import plan_recipe_image
 from pipelines.initramfs import runtime_version
 from pipelines.job import Job
 from pipelines.kernel import plan_kernel
+from pipelines.naming import Target, plan_named
 from pipelines.oci.image import plan_oci_image, resolve
 from pipelines.oci.limits import Limits
 from pipelines.oci.registry import RegistryOptions
 from pipelines.oci.sources import STDIN, find_familiar_name, is_local, open_source
 from pipelines.reporter import Reporter, Silent
-from pipelines.step import Artifact, Effect, Result, Step
+from pipelines.step import Step
 
 # `config` is the configuration that came with an OCI image; others have none.
 IMAGE_ROLES = ("rootfs", "home", "config")
 _NEARLY = 0.85
 KERNEL_ROLES = ("vmlinux", "modules", "initramfs")
-
-
-@dataclass(frozen=True)
-class Target:
-    """A named thing: `artifacts` by role, and `naming`, which registers them (done when they have the name)."""
-
-    name: str
-    artifacts: Mapping[str, Artifact]
-    naming: Effect
-    details: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,7 @@ class Targets:
         if recipe is not None:
             artifacts = plan_recipe_image(recipe, self.debian_mirror)
             details = {"kernel": kernel or recipe.kernel, "summary": recipe.summary, "distro": recipe.distro}
-            return self._plan_named(name or text, artifacts, {**details, "source": "recipe"}, self.images)
+            return plan_named(self.store, self.images, name or text, artifacts, {**details, "source": "recipe"})
         if local is not None and local.name == text and is_word(text) and local.details.get("source") == "oci":
             # Built again under the name it was given.
             if local.details["reference"] == STDIN:
@@ -109,7 +100,8 @@ class Targets:
             "digest": answer.digest,
             "manifest_digest": answer.manifest_digest,
         }
-        return self._plan_named(name, plan_oci_image(name, resolved, answer, source, self.limits), details, self.images)
+        artifacts = plan_oci_image(name, resolved, answer, source, self.limits)
+        return plan_named(self.store, self.images, name, artifacts, details)
 
     def _refuse_mistyped(self, text: str) -> None:
         """A word that is nearly a name is taken for that: nobody shall run a stranger's image by a slip of a finger."""
@@ -134,33 +126,7 @@ class Targets:
         recipe = get_kernel_recipe(name)
         artifacts = plan_kernel(recipe, self.debian_mirror)
         details = {"source": f"{recipe.suite}/{recipe.package}", "runtime": runtime_version()}
-        return self._plan_named(name, artifacts, details, self.kernels)
-
-    def _plan_named(
-        self, name: str, artifacts: Mapping[str, Artifact], details: Mapping[str, str], names: Names
-    ) -> Target:
-        def is_named(digests: Mapping[str, Digest]) -> bool:
-            local = names.find(name)
-            return (
-                local is not None
-                and local.details == details
-                and all(role in local.files and local.files[role].digest == digest for role, digest in digests.items())
-            )
-
-        def give_name(results: Mapping[str, Result]) -> None:
-            # Two that built the same at the same moment also name it at the same moment.
-            lock = key_of("name", 1, {"kind": names.what, "name": name}, {})
-            with self.store.lock(lock, f"{names.what}:{name}"):
-                if not is_named({role: result.made.digest for role, result in results.items()}):
-                    put(results)
-
-        def put(results: Mapping[str, Result]) -> None:
-            records = {result.key: result.record for result in results.values()}
-            # Whole records: a step is only known to be done when all of its outputs are there.
-            files = {role: made for record in records.values() for role, made in record.outputs.items()}
-            names.put(name, self.store, files, records, details)
-
-        return Target(name, artifacts, Effect(f"{names.what}:{name}", artifacts, give_name, is_named), details)
+        return plan_named(self.store, self.kernels, name, artifacts, details)
 
     def _plan_local(self, local: Named, roles: tuple[str, ...], names: Names) -> Target:
         local.restore(self.store)
@@ -176,7 +142,7 @@ class Targets:
                 inputs=dict(record.inputs),
             )
             artifacts.update({role: step.output(role) for role in record.outputs if role in roles})
-        return self._plan_named(local.name, artifacts, local.details, names)
+        return plan_named(self.store, names, local.name, artifacts, local.details)
 
 
 def find_image(images: Names, text: str) -> Named | None:

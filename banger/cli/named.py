@@ -14,7 +14,8 @@ from banger.sizes import format_bytes
 from catalog.local import Named, Names
 
 if TYPE_CHECKING:
-    from pipelines.targets import Target, Targets
+    from pipelines.naming import Target
+    from pipelines.targets import Targets
 
 
 def print_names(names: Names, columns: Mapping[str, Callable[[Named], str]], as_json: bool) -> None:

@@ -13,6 +13,7 @@ from cache import Store
 from catalog.local import Names
 from pipelines.graph import build
 from pipelines.job import Job
+from pipelines.naming import plan_named
 from pipelines.reporter import Silent
 from pipelines.step import Artifact, Effect, Result, Step
 from pipelines.targets import Targets
@@ -42,7 +43,8 @@ def _plan(content: str = "a") -> dict[str, Artifact]:
 
 
 def _name(targets: Targets, name: str, artifacts: dict[str, Artifact]) -> None:
-    target = targets._plan_named(name, artifacts, {"kernel": "debian-6.12", "source": "test"}, targets.images)
+    details = {"kernel": "debian-6.12", "source": "test"}
+    target = plan_named(targets.store, targets.images, name, artifacts, details)
     build(targets.store, [target.naming], Silent())
 
 
