@@ -27,7 +27,7 @@ from banger.sizes import format_mib, parse_mib
 from cache import Store
 
 if TYPE_CHECKING:
-    from banger.machine.lifecycle import Machines
+    from banger.machine.machines import Machines
     from banger.machine.sandbox import Order
     from pipelines.reporter import Reporter
     from pipelines.targets import Targets
@@ -59,8 +59,9 @@ class App:
     @cached_property
     def machines(self) -> Machines:
         from banger.machine import lifecycle
+        from banger.machine.machines import Machines
 
-        machines = lifecycle.Machines(self.records, self.paths, self.settings)
+        machines = Machines(self.records, self.paths, self.settings)
         lifecycle.remove_half_made(machines)
         return machines
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from banger.errors import BangerError, Reason
-from banger.machine.lifecycle import Machines
 from banger.machine.machine_lock import locked
+from banger.machine.machines import Machines
 from banger.machine.record import Machine
 from banger.machine.session import refuse_stopped
 from banger.workspace.apply import Applied, apply_changes

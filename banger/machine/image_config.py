@@ -11,7 +11,8 @@ from pathlib import Path
 
 from banger.errors import BangerError, Reason
 from banger.guest.command import Surroundings
-from banger.machine.lifecycle import IMAGE_CONFIG, Machines
+from banger.machine.lifecycle import IMAGE_CONFIG
+from banger.machine.machines import Machines
 from banger.machine.record import Machine
 from pipelines.oci.config import ImageConfig, parse_image_config
 

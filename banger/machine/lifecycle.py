@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
-import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from banger import network
 from banger.errors import BangerError, Reason
-from banger.guest import agent, ssh
+from banger.guest import ssh
 from banger.machine.file_sync import plan_file_sync
 from banger.machine.home import Home, write_home
 from banger.machine.identity import Identity, find_nameservers, write_overlay
+from banger.machine.inside import ANSWER_S, talk
 from banger.machine.machine_lock import locked
-from banger.machine.record import Machine, Records, State, Wish
-from banger.network import DEFAULT_SUBNET, Subnet
-from banger.paths import Paths, ensure_private
-from banger.settings import Settings
+from banger.machine.machines import Machines, identity
+from banger.machine.record import Machine, State, Wish
+from banger.paths import ensure_private
 from banger.vmm import process as processes
 from banger.vmm.monitor import Choice, Monitor, choose_monitor, get_monitor
 from banger.vmm.spec import Drive, MachineSpec, Nic
@@ -41,41 +39,11 @@ ARTIFACTS = ("rootfs", "home", "vmlinux", "modules", "initramfs")
 IMAGE_CONFIG = "config"
 SSH_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
-_AGENT_ANSWER_S = 3.0
-_AGENT_WAIT_S = 15.0
 _KILL_TIMEOUT_S = 10.0
 _SSH_PORT = 22
 _POLL_FIRST_S = 0.02
 _POLL_MOST_S = 0.2
 _LONGEST_RUNTIME_BYTES = 107 - len("/firecracker.sock")
-
-
-@dataclass(frozen=True)
-class Machines:
-    """Everything the calls need: records, places and settings. `subnet` is the guests' network."""
-
-    records: Records
-    paths: Paths
-    settings: Settings
-    subnet: Subnet = DEFAULT_SUBNET
-
-    def folder(self, machine: Machine) -> Path:
-        return self.paths.machines / machine.id
-
-    def runtime(self, machine: Machine) -> Path:
-        """Where the sockets are: of a machine that was started, wherever they were made then."""
-        return Path(machine.runtime) if machine.runtime else self.paths.runtime / machine.id
-
-    def log(self, machine: Machine) -> Path:
-        return self.folder(machine) / "console.log"
-
-    def access(self, machine: Machine) -> ssh.Access:
-        return ssh.Access(machine.name, machine.address, identity(self), self.folder(machine) / "known_hosts")
-
-
-def identity(machines: Machines) -> Path:
-    """The ssh key for guests; banger's own is made when it is missing."""
-    return ssh.ensure_key(machines.settings.ssh_key_path, machines.paths.state / "ssh" / "id_ed25519")
 
 
 def create(
@@ -221,7 +189,7 @@ def wait_ready(machines: Machines, machine: Machine, timeout_s: float) -> None:
     trouble = "no ssh server listens in the guest"
     while time.monotonic() < deadline:
         try:
-            with _talk(machines, machine, deadline - time.monotonic()) as guest:
+            with talk(machines, machine, deadline - time.monotonic()) as guest:
                 while time.monotonic() < deadline:
                     if guest.listens(_SSH_PORT):
                         return
@@ -277,27 +245,6 @@ def delete(machines: Machines, machine: Machine) -> None:
         machines.records.remove(machine)
 
 
-def read_status_file(machines: Machines, machine: Machine, path: str) -> int | None:
-    """The exit status that a command left in the guest; None when it left none (or the guest is gone)."""
-    try:
-        with _talk(machines, machine, _AGENT_ANSWER_S) as guest:
-            text = guest.read_file(path).strip()
-    except BangerError:
-        return None
-    return int(text) if re.fullmatch(rb"[0-9]{1,3}", text) and int(text) < 256 else None
-
-
-def start_guest_program(machines: Machines, machine: Machine, path: str, arguments: Sequence[str]) -> None:
-    """Start a program in the guest and leave it running."""
-    with _talk(machines, machine, _AGENT_WAIT_S) as guest:
-        guest.ask("guest-exec", path=path, arg=list(arguments))
-
-
-def write_guest_file(machines: Machines, machine: Machine, path: str, content: bytes) -> None:
-    with _talk(machines, machine, _AGENT_WAIT_S) as guest:
-        guest.write_file(path, content)
-
-
 def remove_half_made(machines: Machines) -> None:
     """Undo what creators that died left behind."""
     for machine in machines.records.list():
@@ -311,19 +258,11 @@ def _ask_to_stop(machines: Machines, machine: Machine) -> None:
     """By its agent; by its power button when the agent is silent. Killing comes later if neither helps."""
     monitor = get_monitor(machine.monitor, machines.settings)
     try:
-        with _talk(machines, machine, _AGENT_ANSWER_S) as guest:
+        with talk(machines, machine, ANSWER_S) as guest:
             guest.ask("guest-exec", path="/run/banger/bin/off")
     except BangerError:
         with contextlib.suppress(BangerError):
             monitor.press_power_button(machines.runtime(machine))
-
-
-def _talk(machines: Machines, machine: Machine, timeout_s: float) -> contextlib.AbstractContextManager[agent.Agent]:
-    monitor = get_monitor(machine.monitor, machines.settings)
-    open_channel: Callable[[float], socket.socket] = lambda left: monitor.connect_agent(  # noqa: E731
-        machines.runtime(machine), left
-    )
-    return agent.connect(open_channel, timeout_s, lambda: machine.state is State.RUNNING)
 
 
 def _free_host(machines: Machines, machine: Machine) -> None:

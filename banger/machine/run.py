@@ -10,7 +10,8 @@ from pathlib import Path
 from banger.errors import BangerError, Reason
 from banger.machine import exchange, lifecycle, session, tooling
 from banger.machine.image_config import RunAs, plan_entrypoint
-from banger.machine.lifecycle import SSH_TIMEOUT_S, Machines
+from banger.machine.lifecycle import SSH_TIMEOUT_S
+from banger.machine.machines import Machines
 from banger.machine.record import Machine, State
 from banger.machine.sandbox import Order, make_machine
 from banger.sizes import format_mib

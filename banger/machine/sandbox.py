@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from banger.machine import lifecycle
 from banger.machine.image_config import read_config
-from banger.machine.lifecycle import IMAGE_CONFIG, Machines
+from banger.machine.lifecycle import IMAGE_CONFIG
+from banger.machine.machines import Machines
 from banger.machine.name import parse_machine_name
 from banger.machine.record import Machine, Wish, name_taken
 from banger.targets import make_targets

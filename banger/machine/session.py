@@ -16,9 +16,9 @@ from dataclasses import replace
 
 from banger.errors import BangerError, Reason
 from banger.guest import command, ssh
-from banger.machine import image_config, lifecycle
+from banger.machine import image_config, inside
 from banger.machine.image_config import RunAs
-from banger.machine.lifecycle import Machines
+from banger.machine.machines import Machines
 from banger.machine.record import Machine, State
 from banger.vmm.process import wait_gone
 from banger.workspace.record import find_workspace
@@ -52,7 +52,7 @@ def run_command(machines: Machines, machine: Machine, argv: Sequence[str], run_a
     status = ssh.run_ssh(machines.access(machine), _send_line(machines, machine, line), tty=_has_terminal())
     if status != ssh.SSH_FAILED:
         return status
-    told = lifecycle.read_status_file(machines, machine, status_file)
+    told = inside.read_status_file(machines, machine, status_file)
     if told is None:
         raise BangerError(
             f"the connection to {machine.name!r} failed or broke; the command's exit status is not known",
@@ -83,7 +83,7 @@ def _send_line(machines: Machines, machine: Machine, line: str) -> str:
     if len(asked) <= _LONGEST_ASKED_BYTES:
         return asked
     path = f"/run/banger/line-{secrets.token_hex(8)}"
-    lifecycle.write_guest_file(machines, machine, path, os.fsencode(f"{command.format_removal(path)}\n{line}\n"))
+    inside.write_guest_file(machines, machine, path, os.fsencode(f"{command.format_removal(path)}\n{line}\n"))
     return f"/bin/sh {path}"
 
 

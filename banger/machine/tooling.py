@@ -14,7 +14,8 @@ from shlex import quote
 
 from banger.guest import ssh
 from banger.guest.command import format_for_any_shell
-from banger.machine.lifecycle import Machines, start_guest_program
+from banger.machine.inside import start_guest_program
+from banger.machine.machines import Machines
 from banger.machine.record import Machine
 from banger.run import start
 

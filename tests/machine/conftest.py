@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.machine.lifecycle import Machines
+from banger.machine.machines import Machines
 from banger.machine.record import Records, Wish
 from banger.network import Subnet
 from banger.paths import Paths

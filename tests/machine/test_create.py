@@ -12,7 +12,8 @@ import pytest
 
 from banger.errors import BangerError, Reason
 from banger.machine import lifecycle
-from banger.machine.lifecycle import ARTIFACTS, Machines, create, plan_spec, start
+from banger.machine.lifecycle import ARTIFACTS, create, plan_spec, start
+from banger.machine.machines import Machines
 from banger.machine.record import State, Wish
 from banger.settings import parse_settings
 from banger.vmm.process import ProcessId

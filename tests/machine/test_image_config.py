@@ -10,7 +10,8 @@ import pytest
 from banger.errors import BangerError, Reason
 from banger.guest.command import Surroundings
 from banger.machine.image_config import RunAs, find_config, plan_entrypoint, plan_surroundings
-from banger.machine.lifecycle import IMAGE_CONFIG, Machines, create
+from banger.machine.lifecycle import IMAGE_CONFIG, create
+from banger.machine.machines import Machines
 from banger.machine.record import Wish
 from cache import Object, Store
 from pipelines.oci.config import ImageConfig

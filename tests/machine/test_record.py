@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from banger.errors import BangerError, Reason
-from banger.machine import record
+from banger.machine import database
 from banger.machine.record import Machine, Records, State, Wish
 from banger.network import Subnet
 from banger.vmm.process import ProcessId, identify, identify_self
@@ -134,8 +134,9 @@ def _with_ids(records: Records, subnet: Subnet, *ids: str) -> list[Machine]:
     made = []
     for id_ in ids:
         machine = replace(records.add(_ANY, subnet, identify_self()), id=id_)
-        records._connection.execute("UPDATE machine SET id = ? WHERE name = ?", (id_, machine.name))
-        made.append(records.update(machine))
+        change = "UPDATE machine SET id = ?1, record = json_set(record, '$.id', ?1) WHERE name = ?2"
+        records._database.execute(change, id_, machine.name)
+        made.append(records.refresh(machine))
     return made
 
 
@@ -198,7 +199,7 @@ def test_what_sqlite_refuses_has_a_reason(tmp_path: Path, code: int, reason: Rea
     error.sqlite_errorcode = code
 
     def fail() -> None:
-        with record._explained(tmp_path):
+        with database.explained(tmp_path):
             raise error
 
     _refused(fail, reason)
@@ -212,8 +213,8 @@ def test_a_bug_of_ours_passes_as_it_is(records: Records) -> None:
 
 def test_a_full_disk_is_told_as_such_and_the_records_go_on(records: Records, subnet: Subnet) -> None:
     machine = records.add(_ANY, subnet, identify_self())
-    pages = records._connection.execute("PRAGMA page_count").fetchone()[0]
-    records._connection.execute(f"PRAGMA max_page_count={pages}")
+    pages = records._database._connection.execute("PRAGMA page_count").fetchone()[0]
+    records._database._connection.execute(f"PRAGMA max_page_count={pages}")
     _refused(lambda: records.update(machine, monitor="x" * 100_000), Reason.NO_SPACE)
     assert records.list() == [machine]
     records.remove(machine)
@@ -222,7 +223,7 @@ def test_a_full_disk_is_told_as_such_and_the_records_go_on(records: Records, sub
 
 def test_a_file_that_may_not_be_written_is_told_by_every_change(records: Records, subnet: Subnet) -> None:
     machine = records.add(_ANY, subnet, identify_self())
-    records._connection.execute("PRAGMA query_only=1")
+    records._database._connection.execute("PRAGMA query_only=1")
     for change in (
         lambda: records.add(_ANY, subnet, identify_self()),
         lambda: records.update(machine, monitor="x"),
@@ -234,7 +235,7 @@ def test_a_file_that_may_not_be_written_is_told_by_every_change(records: Records
 
 def test_a_database_in_use_for_too_long_is_told(records: Records, subnet: Subnet, tmp_path: Path) -> None:
     machine = records.add(_ANY, subnet, identify_self())
-    records._connection.execute("PRAGMA busy_timeout=20")
+    records._database._connection.execute("PRAGMA busy_timeout=20")
     other = sqlite3.connect(tmp_path / "state" / "banger.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     _refused(lambda: records.remove(machine), Reason.UNAVAILABLE)
@@ -259,13 +260,13 @@ def test_damage_that_is_found_when_reading_is_told(records: Records, subnet: Sub
 def test_a_database_of_another_program_is_told_as_damage(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "banger.db") as connection:
         connection.execute("PRAGMA user_version=1")
-    _refused(Records(tmp_path / "banger.db").list, Reason.CORRUPT)
+    _refused(lambda: Records(tmp_path / "banger.db"), Reason.CORRUPT)
 
 
 def test_a_commit_that_failed_is_rolled_back(records: Records, subnet: Subnet) -> None:
     """A foreign key that is looked at in the end makes COMMIT fail and leaves the transaction open."""
     machine = records.add(_ANY, subnet, identify_self())
-    records._connection.executescript(
+    records._database._connection.executescript(
         """
         PRAGMA foreign_keys=ON;
         CREATE TABLE other (id REFERENCES machine (id) DEFERRABLE INITIALLY DEFERRED);
@@ -274,7 +275,7 @@ def test_a_commit_that_failed_is_rolled_back(records: Records, subnet: Subnet) -
     )
     with pytest.raises(sqlite3.IntegrityError):
         records.remove(machine)
-    records._connection.execute("DROP TRIGGER break")
+    records._database._connection.execute("DROP TRIGGER break")
     assert records.list() == [machine]
     records.remove(machine)
 
@@ -323,3 +324,29 @@ def test_on_a_full_disk_machines_are_seen_and_can_be_forgotten_once_their_files_
     argv = ["unshare", "-m", "sh", "-ec", mount, "sh", tmp_path, sys.executable, "-I", "-c", _FULL, tmp_path]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_a_database_of_the_first_banger_is_brought_up_to_date(tmp_path: Path, subnet: Subnet, wish: Wish) -> None:
+    path = tmp_path / "state" / "banger.db"
+    machine = Records(path).add(wish, subnet, identify_self())
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE machine SET record = json_remove(record, '$.used_at')")
+        connection.execute("PRAGMA user_version=1")
+    (found,) = Records(path).list()
+    assert found.used_at == pytest.approx(machine.created_at)
+    assert replace(found, used_at=0, created_at=0) == replace(machine, used_at=0, created_at=0)
+
+
+def test_a_change_leaves_what_others_changed_meanwhile(records: Records, subnet: Subnet, wish: Wish) -> None:
+    machine = records.add(wish, subnet, identify_self())
+    records.update(machine, vcpus=7)
+    assert records.update(machine, used_at=5.0).vcpus == 7
+    assert (records.refresh(machine).vcpus, records.refresh(machine).used_at) == (7, 5.0)
+
+
+def test_a_change_by_another_process_can_be_told_cheaply(records: Records, subnet: Subnet, wish: Wish) -> None:
+    other = Records(records._database.path)
+    before = records.version()
+    assert records.version() == before
+    other.add(wish, subnet, identify_self())
+    assert records.version() != before
