@@ -12,7 +12,7 @@ import click
 
 from banger.cli.output import say
 from banger.errors import BangerError, Reason
-from banger.machine.record import Records
+from banger.machine.record import Records, State
 from banger.paths import Paths
 from banger.settings import (
     MAX_DISK_MIB,
@@ -61,14 +61,28 @@ class App:
         from banger.machine import lifecycle
         from banger.machine.machines import Machines
 
-        machines = Machines(self.records, self.paths, self.settings)
+        machines = Machines(self.records, self.paths, self.settings, on_start=self._ensure_daemon)
         lifecycle.remove_half_made(machines)
+        if any(each.state is State.RUNNING for each in self.records.list()):
+            # It may have been ended, or the host restarted.
+            self._ensure_daemon()
         return machines
 
-    def targets(self, reporter: Reporter) -> Targets:
+    def _ensure_daemon(self) -> None:
+        """See that names are served and dead machines tidied up. Nothing waits for it, and nothing fails without it."""
+        if not self.settings.daemon_autostart:
+            return
+        from banger.daemon.client import ensure_started
+
+        try:
+            ensure_started(self.paths)
+        except (BangerError, OSError) as error:
+            self.say(f"bangerd cannot be started: {error}")
+
+    def targets(self, reporter: Reporter, *, may_build: bool = True) -> Targets:
         from banger.targets import make_targets
 
-        return make_targets(self.paths, self.settings, self.store, reporter, sys.stdin.buffer)
+        return make_targets(self.paths, self.settings, self.store, reporter, sys.stdin.buffer, may_build=may_build)
 
     def reporter(self, as_json: bool = False) -> Reporter:
         from banger.cli.progress import make_reporter
@@ -93,6 +107,8 @@ class App:
         memory: str | None,
         disk_size: str | None,
         nat: bool,
+        no_pull: bool,
+        no_build: bool,
     ) -> Order:
         """The options of a new machine, checked and completed from the settings."""
         from banger.machine.name import parse_machine_name
@@ -102,14 +118,12 @@ class App:
             name=None if name is None else parse_machine_name(name),
             image=image or self.settings.default_image_name,
             kernel=kernel,
-            vcpus=self.settings.vcpus if vcpu is None else _parse_vcpus(vcpu),
-            memory_mib=self.settings.memory_mib
-            if memory is None
-            else _parse_size("--memory", memory, MIN_MEMORY_MIB, MAX_MEMORY_MIB),
-            disk_mib=self.settings.disk_mib
-            if disk_size is None
-            else _parse_size("--disk-size", disk_size, MIN_DISK_MIB, MAX_DISK_MIB),
+            vcpus=self.settings.vcpus if vcpu is None else parse_vcpus(vcpu),
+            memory_mib=self.settings.memory_mib if memory is None else parse_memory(memory),
+            disk_mib=self.settings.disk_mib if disk_size is None else parse_disk_size(disk_size),
             nat=nat,
+            may_pull=not no_pull,
+            may_build=not no_build,
         )
 
 
@@ -125,10 +139,20 @@ def check_seconds(option: str, seconds: float | None) -> float | None:
     return seconds
 
 
-def _parse_vcpus(text: str) -> int:
+def parse_vcpus(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_VCPUS:
         raise BangerError(f"--vcpu {text!r} is not a number from 1 to {MAX_VCPUS}", reason=Reason.BAD_INPUT)
     return int(text)
+
+
+def parse_memory(text: str) -> int:
+    """In MiB."""
+    return _parse_size("--memory", text, MIN_MEMORY_MIB, MAX_MEMORY_MIB)
+
+
+def parse_disk_size(text: str) -> int:
+    """In MiB."""
+    return _parse_size("--disk-size", text, MIN_DISK_MIB, MAX_DISK_MIB)
 
 
 def _parse_size(option: str, text: str, least_mib: int, most_mib: int) -> int:

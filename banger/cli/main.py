@@ -12,6 +12,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,13 +20,20 @@ from banger import __version__
 from banger.cli.output import print_error
 from banger.errors import BangerError, Reason
 
-_COMPLETE = "_BANGER_COMPLETE"
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+COMPLETE = "_BANGER_COMPLETE"
 _NOUNS = {
     "cache": "What was built is kept here.",
+    "daemon": "bangerd: serves names, tidies up.",
+    "completion": "Words for your shell to complete by Tab.",
     "config": "Settings: show what counts, write a file to begin with.",
+    "doctor": "What this host has, what it lacks, and what to do.",
     "image": "What machines are made from.",
     "kernel": "What machines boot.",
-    "vm": "Machines: run, create, start, stop, delete, list, show, ssh, exec, logs.",
+    "ssh-config": "For ssh NAME.vm from any terminal.",
+    "vm": "Machines: run, create, start, stop, delete, list, show, ssh, exec, logs, …",
 }
 _INTERRUPTED = 130
 
@@ -38,15 +46,25 @@ class _Nouns(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _NOUNS:
-            command: click.Command = getattr(importlib.import_module(f"banger.cli.{cmd_name}"), cmd_name)
+            name = cmd_name.replace("-", "_")
+            command: click.Command = getattr(importlib.import_module(f"banger.cli.{name}"), name)
             return command
         return super().get_command(ctx, cmd_name)
 
+    # Neither the help of the top nor Tab needs an import.
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # The help of the top needs no import either.
-        rows = [*_NOUNS.items(), ("version", "Print the version.")]
         with formatter.section("Commands"):
-            formatter.write_dl(sorted(rows))
+            formatter.write_dl(_tell_nouns())
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        nouns = [CompletionItem(noun, help=about) for noun, about in _tell_nouns() if noun.startswith(incomplete)]
+        return [*nouns, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+def _tell_nouns() -> list[tuple[str, str]]:
+    return sorted([*_NOUNS.items(), ("version", "Print the version.")])
 
 
 @click.group(cls=_Nouns, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,10 +111,10 @@ def main() -> None:
 def _run() -> int:
     """One command, with its errors told. (click's own `main` would make a silent exit 1 of a reader that has gone.)"""
     try:
-        if _COMPLETE in os.environ:
-            from click.shell_completion import shell_complete
+        if COMPLETE in os.environ:
+            from banger.cli.completion import answer
 
-            return shell_complete(banger, {}, "banger", _COMPLETE, os.environ[_COMPLETE])
+            return answer(banger, os.environ[COMPLETE])
         with banger.make_context("banger", sys.argv[1:]) as context:
             banger.invoke(context)
         sys.stdout.flush()

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from banger.errors import BangerError, Reason
+from banger.guest.sockets import Protocol, Socket, State, parse_sockets
 
 _T = TypeVar("_T")
 _MAX_ANSWER_BYTES = 4 << 20
 _WRITE_BYTES = 1 << 15
+_MAX_TABLE_BYTES = 1 << 20
 _POLL_FIRST_S = 0.01
 _POLL_MOST_S = 0.1
 _RESEND_S = 0.15
@@ -70,13 +72,24 @@ class Agent:
         finally:
             self.ask("guest-file-close", handle=handle)
 
+    def sockets(self, *protocols: Protocol) -> list[Socket]:
+        """The guest's sockets of these protocols."""
+        found: list[Socket] = []
+        for protocol in protocols:
+            for path in (f"/proc/net/{protocol}", f"/proc/net/{protocol}6"):
+                try:
+                    table = self.read_file(path, _MAX_TABLE_BYTES)
+                except BangerError:
+                    # A kernel may have no IPv6.
+                    if path.endswith("6"):
+                        continue
+                    raise
+                found.extend(parse_sockets(protocol, table.decode("ascii", "replace")))
+        return found
+
     def listens(self, port: int) -> bool:
-        """Whether something in the guest accepts TCP connections (proc(5), /proc/net/tcp; 0A is LISTEN)."""
-        return any(
-            len(fields) > 3 and fields[1].endswith(f":{port:04X}") and fields[3] == "0A"
-            for path in ("/proc/net/tcp", "/proc/net/tcp6")
-            for fields in map(str.split, self.read_file(path).decode("ascii", "replace").splitlines())
-        )
+        """Whether something in the guest accepts TCP connections."""
+        return any(each.port == port and each.state is State.LISTENING for each in self.sockets(Protocol.TCP))
 
     def _read_line(self, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s

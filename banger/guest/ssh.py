@@ -93,14 +93,14 @@ def plan_ssh(access: Access, command: str | None, *, tty: bool) -> list[str]:
         "ConnectTimeout": str(_CONNECT_TIMEOUT_S),
         "HostKeyAlias": access.name,
         # Not -i: it takes a `%` as it stands when it looks for the file, and as a token when it opens it.
-        "IdentityFile": _quote_path(access.identity),
+        "IdentityFile": quote_path(access.identity),
         "IdentitiesOnly": "yes",
         "LogLevel": "ERROR",
         # A guest that refuses the key must not get to ask the person for anything.
         "PreferredAuthentications": "publickey",
         "ServerAliveInterval": "15",
         "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": _quote_path(access.known_hosts),
+        "UserKnownHostsFile": quote_path(access.known_hosts),
         "GlobalKnownHostsFile": "none",
         "UpdateHostKeys": "no",
     }
@@ -126,7 +126,7 @@ def run_ssh(access: Access, command: str | None, *, tty: bool) -> int:
     return status
 
 
-def _quote_path(path: Path) -> str:
+def quote_path(path: Path) -> str:
     """A file name in ssh_config(5): in quotes, and nothing in it is a token ("TOKENS")."""
     text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{text}"'

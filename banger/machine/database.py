@@ -77,12 +77,7 @@ class Database:
             self._connect("PRAGMA locking_mode=EXCLUSIVE")
         # What is current already is only read, which needs no room.
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(_MIGRATIONS):
-            raise BangerError(
-                f"{self.path} was written by a newer banger",
-                reason=Reason.WRONG_STATE,
-                hint="use that version, or move the file away to begin anew",
-            )
+        refuse_newer(self.path, version)
         for number, migration in enumerate(_MIGRATIONS[version:], version + 1):
             with self.transaction():
                 self._connection.execute(migration)
@@ -126,6 +121,16 @@ class Database:
                 # SQLite has ended it itself after some errors; after others a COMMIT that failed leaves it open.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+
+
+def refuse_newer(path: Path, version: int) -> None:
+    """Raises WRONG_STATE for a `user_version` that no migration of ours leads to."""
+    if version > len(_MIGRATIONS):
+        raise BangerError(
+            f"{path} was written by a newer banger",
+            reason=Reason.WRONG_STATE,
+            hint="use that version, or move the file away to begin anew",
+        )
 
 
 @contextlib.contextmanager

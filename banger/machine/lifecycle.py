@@ -11,18 +11,19 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from banger import network
 from banger.errors import BangerError, Reason
 from banger.guest import ssh
+from banger.machine.console_log import rotate_log
 from banger.machine.file_sync import plan_file_sync
 from banger.machine.home import Home, write_home
 from banger.machine.identity import Identity, find_nameservers, write_overlay
 from banger.machine.inside import ANSWER_S, talk
-from banger.machine.machine_lock import locked
+from banger.machine.machine_lock import locked, try_locked
 from banger.machine.machines import Machines, identity
 from banger.machine.record import Machine, State, Wish
 from banger.paths import ensure_private
@@ -40,6 +41,7 @@ IMAGE_CONFIG = "config"
 SSH_TIMEOUT_S = 90.0
 _STOP_TIMEOUT_S = 30.0
 _KILL_TIMEOUT_S = 10.0
+_SIGNAL_WAIT_S = 1.0
 _SSH_PORT = 22
 _POLL_FIRST_S = 0.02
 _POLL_MOST_S = 0.2
@@ -110,7 +112,9 @@ def start(machines: Machines, machine: Machine, choice: Choice | None = None) ->
             monitor=choice.monitor.name,
             slowdown=choice.slowdown,
             runtime=str(_plan_runtime(machines.paths.runtime, machine)),
+            used_at=time.time(),
         )
+        rotate_log(machines.log(machine))
         with contextlib.ExitStack() as undo:
             runtime = machines.runtime(machine)
             ensure_private(runtime.parent)
@@ -126,6 +130,7 @@ def start(machines: Machines, machine: Machine, choice: Choice | None = None) ->
             )
             undo.pop_all()
         machine = replace(machine, process=running)
+    machines.on_start()
     return machine
 
 
@@ -227,6 +232,40 @@ def stop(machines: Machines, machine: Machine, timeout_s: float | None = None) -
         return machines.records.update(machine, process=None, runtime="")
 
 
+def kill(machines: Machines, machine: Machine, number: signal.Signals = signal.SIGKILL) -> Machine:
+    """Send the monitor a signal, without a word to the guest. Raises WRONG_STATE for a machine that does not run.
+
+    What a monitor makes of a signal is its own affair; when it ends by it, what the machine held is given back.
+    """
+    with locked(machines.folder(machine)):
+        machine = machines.records.refresh(machine)
+        if machine.state is not State.RUNNING or machine.process is None:
+            raise BangerError(f"{machine.name!r} does not run", reason=Reason.WRONG_STATE)
+        processes.kill(machine.process, number)
+        wait_s = _KILL_TIMEOUT_S if number == signal.SIGKILL else _SIGNAL_WAIT_S
+        if not processes.wait_gone(machine.process, wait_s):
+            return machine
+        _free_host(machines, machine)
+        return machines.records.update(machine, process=None, runtime="")
+
+
+def reclaim(machines: Machines, machine: Machine) -> bool:
+    """Give back what a machine held whose monitor has ended by itself. False when somebody else is busy with it."""
+    try:
+        with try_locked(machines.folder(machine)) as is_ours:
+            if not is_ours:
+                return False
+            machine = machines.records.refresh(machine)
+            if machine.state is State.STOPPED and machine.runtime:
+                _free_host(machines, machine)
+                machines.records.update(machine, process=None, runtime="")
+    except BangerError as error:
+        # Deleted meanwhile.
+        if error.reason is not Reason.NOT_FOUND:
+            raise
+    return True
+
+
 def delete(machines: Machines, machine: Machine) -> None:
     """Everything of the machine goes, whatever state it is in."""
     folder = machines.folder(machine)
@@ -245,13 +284,24 @@ def delete(machines: Machines, machine: Machine) -> None:
         machines.records.remove(machine)
 
 
+def is_half_made(machine: Machine) -> bool:
+    """Its creator died before it was whole."""
+    return machine.creator is not None and not processes.is_alive(machine.creator)
+
+
 def remove_half_made(machines: Machines) -> None:
     """Undo what creators that died left behind."""
-    for machine in machines.records.list():
-        if machine.creator is not None and not processes.is_alive(machine.creator):
-            # Two commands may do this at once; and what cannot be undone now must not stop what was asked for.
-            with contextlib.suppress(BangerError):
-                delete(machines, machine)
+    for machine in filter(is_half_made, machines.records.list()):
+        # Two commands may do this at once; and what cannot be undone now must not stop what was asked for.
+        with contextlib.suppress(BangerError):
+            delete(machines, machine)
+
+
+def ask_to_stop(machines: Machines, wanted: Sequence[Machine]) -> None:
+    """Have several machines begin to shut down at the same moment; `stop` waits for each."""
+    for machine in wanted:
+        if machine.state is State.RUNNING:
+            _ask_to_stop(machines, machine)
 
 
 def _ask_to_stop(machines: Machines, machine: Machine) -> None:

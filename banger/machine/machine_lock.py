@@ -18,13 +18,31 @@ def locked(folder: Path) -> Iterator[None]:
     Raises NOT_FOUND when there is no folder. Who waited may hold the folder of a machine that was deleted meanwhile:
     look at the record again.
     """
+    with _open(folder) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def try_locked(folder: Path) -> Iterator[bool]:
+    """As `locked`, but gives False at once when somebody else holds it."""
+    with _open(folder) as fd:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+@contextlib.contextmanager
+def _open(folder: Path) -> Iterator[int]:
     # A file beside the folder would outlive the machine; the folder itself can be locked as it is.
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise BangerError("the machine was deleted meanwhile", reason=Reason.NOT_FOUND) from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        yield fd
     finally:
         os.close(fd)

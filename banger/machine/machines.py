@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from banger.settings import Settings
 
 @dataclass(frozen=True)
 class Machines:
-    """`subnet` is the guests' network."""
+    """`subnet` is the guests' network. `on_start` is called when a machine's monitor has begun to run."""
 
     records: Records
     paths: Paths
     settings: Settings
     subnet: Subnet = DEFAULT_SUBNET
+    on_start: Callable[[], None] = lambda: None
 
     def folder(self, machine: Machine) -> Path:
         return self.paths.machines / machine.id

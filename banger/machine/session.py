@@ -20,6 +20,7 @@ from banger.machine import image_config, inside
 from banger.machine.image_config import RunAs
 from banger.machine.machines import Machines
 from banger.machine.record import Machine, State
+from banger.machine.usage import in_session
 from banger.vmm.process import wait_gone
 from banger.workspace.record import find_workspace
 
@@ -32,9 +33,9 @@ def open_shell(machines: Machines, machine: Machine, run_as: RunAs = RunAs.ROOT)
     """An interactive shell; gives the shell's status."""
     refuse_stopped(machine)
     line = command.format_shell(_plan_surroundings(machines, machine, run_as))
-    status = ssh.run_ssh(
-        machines.access(machine), None if line is None else command.format_for_any_shell(line), tty=_has_terminal()
-    )
+    asked = None if line is None else command.format_for_any_shell(line)
+    with in_session(machines, machine):
+        status = ssh.run_ssh(machines.access(machine), asked, tty=_has_terminal())
     # Powered off from inside, it takes the connection down first and ends a moment later.
     was_powered_off = (
         status == ssh.SSH_FAILED
@@ -49,7 +50,8 @@ def run_command(machines: Machines, machine: Machine, argv: Sequence[str], run_a
     refuse_stopped(machine)
     status_file = f"/run/banger/status-{secrets.token_hex(8)}"
     line = command.format_command(argv, _plan_surroundings(machines, machine, run_as), status_file)
-    status = ssh.run_ssh(machines.access(machine), _send_line(machines, machine, line), tty=_has_terminal())
+    with in_session(machines, machine):
+        status = ssh.run_ssh(machines.access(machine), _send_line(machines, machine, line), tty=_has_terminal())
     if status != ssh.SSH_FAILED:
         return status
     told = inside.read_status_file(machines, machine, status_file)

@@ -41,6 +41,8 @@ class Home:
             # npm's settings, which say where its registry is, are the user's.
             "NPM_CONFIG_USERCONFIG": str(Path.home() / ".npmrc"),
             "NO_COLOR": "1",
+            # Those that want one start it.
+            "BANGER_DAEMON_AUTOSTART": "false",
         }
 
     @property

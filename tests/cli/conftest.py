@@ -30,7 +30,7 @@ class Cli:
         )
 
     def variables(self) -> dict[str, str]:
-        own = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home / "run")}
+        own = {"HOME": str(self.home), "XDG_RUNTIME_DIR": str(self.home / "run"), "BANGER_DAEMON_AUTOSTART": "false"}
         return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **own, **self.environment}
 
     def configure(self, text: str) -> None:

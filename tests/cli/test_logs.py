@@ -6,15 +6,14 @@ import os
 import pty
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from banger.cli.output import TerminalText
-from banger.machine.record import Machine, Records, State, Wish
+from banger.machine.console_log import rotate_log
+from banger.machine.record import Machine, Records, Wish
 from banger.network import DEFAULT_SUBNET
 from banger.vmm.process import identify, identify_self
 
@@ -76,46 +75,59 @@ def test_half_a_character_at_the_end_is_shown_as_such() -> None:
     assert text.clean(b"", is_last=True) == "\ufffd"
 
 
-def test_last_words_before_the_end_are_followed(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    """A panic is written between the last read and the end of the monitor."""
-    from click.testing import CliRunner
-
-    from banger.cli.vm import vm
-
-    _, _, log = _machine(cli, b"begin\n")
-    for name, value in cli.variables().items():
-        monkeypatch.setenv(name, value)
-    states = iter([State.RUNNING, State.RUNNING, State.STOPPED])
-
-    def look(_: Machine) -> State:
-        state = next(states)
-        if state is State.STOPPED:
-            with log.open("ab") as file:
-                file.write(b"panic\n")
-        return state
-
-    monkeypatch.setattr(Machine, "state", property(look))
-    done = CliRunner().invoke(vm, ["logs", "-f", "box"])
-    assert done.stdout_bytes == b"begin\npanic\n"
+def _follow(cli: Cli) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [_BANGER, "vm", "logs", "-f", "box"], env=cli.variables(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
-def test_a_log_is_followed_until_its_machine_ends(cli: Cli) -> None:
+def _read_until(follower: subprocess.Popen[bytes], end: bytes) -> bytes:
+    assert follower.stdout is not None
+    said = b""
+    while not said.endswith(end):
+        block = os.read(follower.stdout.fileno(), 65536)
+        assert block, said
+        said += block
+    return said
+
+
+def test_a_log_is_followed_through_a_restart_until_its_machine_is_deleted(cli: Cli) -> None:
     records, machine, log = _machine(cli, b"begin\n")
-    with subprocess.Popen(["sleep", "60"]) as monitor:
-        records.update(machine, process=identify(monitor.pid))
+    with _follow(cli) as follower:
+        assert _read_until(follower, b"\n") == b"begin\n"
+        for run in range(2):
+            with subprocess.Popen(["sleep", "60"]) as monitor:
+                records.update(machine, process=identify(monitor.pid))
+                with log.open("ab") as file:
+                    file.write(b"run %d\n" % run)
+                assert _read_until(follower, b"\n") == b"run %d\n" % run
+                monitor.kill()
+            records.update(machine, process=None)
+        with log.open("ab") as file:
+            file.write(b"last words\n")
+        records.remove(machine)
+        rest, said = follower.communicate(timeout=60)
+    assert (follower.returncode, rest, said) == (0, b"last words\n", b"")
 
-        def end() -> None:
-            time.sleep(1.0)
-            with log.open("ab") as file:
-                file.write(b"end\n")
-            monitor.kill()
-            monitor.wait()
 
-        thread = threading.Thread(target=end)
-        thread.start()
-        argv = [_BANGER, "vm", "logs", "-f", "box"]
-        done = subprocess.run(argv, env=cli.variables(), capture_output=True, timeout=60)
-        thread.join()
-    assert (done.returncode, done.stdout) == (0, b"begin\nend\n")
+def test_a_log_that_was_rotated_is_followed_on(cli: Cli) -> None:
+    _, _, log = _machine(cli, b"x" * 100 + b"end of the old\n")
+    with _follow(cli) as follower:
+        _read_until(follower, b"old\n")
+        assert rotate_log(log, max_bytes=100, kept_bytes=15)
+        assert log.read_bytes() == b""
+        assert log.with_name("console.log.1").read_bytes() == b"end of the old\n"
+        with log.open("ab") as file:
+            file.write(b"new\n")
+        assert _read_until(follower, b"new\n") == b"new\n"
+        follower.kill()
+    done = subprocess.run([_BANGER, "vm", "logs", "box"], env=cli.variables(), capture_output=True, timeout=60)
+    assert done.stdout == b"end of the old\nnew\n"
+
+
+def test_a_log_within_bounds_stays_as_it_is(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    assert not rotate_log(log)
+    log.write_bytes(b"x" * 100)
+    assert not rotate_log(log, max_bytes=100)
+    assert log.read_bytes() == b"x" * 100

@@ -1,0 +1,107 @@
+"""The records and what they say of the world, looked at twice a second: which machines run, which have died.
+
+What takes time, or may wait for somebody, is done in one thread beside the loop, one thing after the other. Nothing is
+remembered that is not in the records: a daemon that is killed loses nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+
+from banger.daemon.diary import Diary
+from banger.errors import BangerError, Reason
+from banger.machine import lifecycle
+from banger.machine.console_log import rotate_log
+from banger.machine.machines import Machines
+from banger.machine.record import Machine, Records, State
+from banger.machine.stats import Sample, Stats, make_stats, take_sample
+from banger.machine.usage import find_idle_s
+
+# After what was refused (a sudo that wants a password, say), and for a guest that does not answer.
+_AGAIN_S = 30.0
+
+
+class Watch:
+    """`look` and the questions are for the loop's thread, `tidy` and `stop_stale` for the other."""
+
+    def __init__(self, machines: Machines, diary: Diary) -> None:
+        self._machines = machines
+        # A connection for each thread.
+        self._elsewhere = Machines(Records(machines.paths.database), machines.paths, machines.settings, machines.subnet)
+        self._diary = diary
+        self._version = -1
+        self._known: list[Machine] = []
+        self._samples: dict[str, tuple[Sample | None, Sample | None]] = {}
+        self._not_before: dict[str, float] = {}
+
+    def look(self) -> bool:
+        """Read the records if they have changed; whether they have."""
+        version = self._machines.records.version()
+        if version == self._version:
+            return False
+        self._known = self._machines.records.list()
+        self._version = version
+        return True
+
+    def machines(self) -> list[Machine]:
+        self.look()
+        return self._known
+
+    def addresses(self) -> Mapping[str, IPv4Address]:
+        """Of the machines that run, by name."""
+        return {each.name: each.address for each in self.machines() if each.state is State.RUNNING}
+
+    def find_untidy(self) -> list[Machine]:
+        """Those whose monitor has died, or whose creator, and that nobody has tidied up yet."""
+        now = time.monotonic()
+        return [
+            each
+            for each in self._known
+            if self._not_before.get(each.id, 0.0) <= now
+            and (lifecycle.is_half_made(each) or (each.runtime and each.state is State.STOPPED))
+        ]
+
+    def tidy(self, machine: Machine) -> None:
+        try:
+            if lifecycle.is_half_made(machine):
+                lifecycle.delete(self._elsewhere, machine)
+                self._diary.note(f"{machine.name}: its creator died; what it had made is removed")
+            elif lifecycle.reclaim(self._elsewhere, machine):
+                self._diary.note(f"{machine.name}: its monitor has ended; what it held is given back")
+        except BangerError as error:
+            if error.reason is not Reason.NOT_FOUND:
+                self._put_off(machine, error)
+
+    def sample(self) -> None:
+        """Count what each machine has used up to now, and keep its console log within bounds."""
+        samples = {}
+        for each in self._known:
+            if each.state is State.RUNNING:
+                samples[each.id] = (self._samples.get(each.id, (None, None))[1], take_sample(self._machines, each))
+                rotate_log(self._machines.log(each))
+        self._samples = samples
+
+    def stats(self) -> list[Stats]:
+        return [make_stats(self._machines, each, *self._samples.get(each.id, (None, None))) for each in self.machines()]
+
+    def stop_stale(self, after_s: int) -> None:
+        """Stop what runs and was not used for so long."""
+        for machine in self._elsewhere.records.list():
+            if machine.state is not State.RUNNING or self._not_before.get(machine.id, 0.0) > time.monotonic():
+                continue
+            if time.time() - machine.used_at < after_s:
+                continue
+            try:
+                idle_s = find_idle_s(self._elsewhere, machine, time.time())
+                if idle_s >= after_s:
+                    self._diary.note(f"{machine.name}: not used for {idle_s:.0f} s: it is stopped")
+                    lifecycle.stop(self._elsewhere, machine)
+            except BangerError as error:
+                if error.reason is not Reason.NOT_FOUND:
+                    self._put_off(machine, error)
+
+    def _put_off(self, machine: Machine, error: BangerError) -> None:
+        self._diary.note(f"{machine.name}: {error.message}")
+        self._not_before[machine.id] = time.monotonic() + _AGAIN_S

@@ -1,0 +1,164 @@
+"""The daemon itself: one for each user, ended and killed without loss, begun again when it should be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from banger.vmm.process import identify
+from tests.daemon.conftest import Daemon, wait_until
+from tests.ordinary_user import UID
+
+
+def test_it_starts_says_how_it_is_and_ends(daemon: Daemon) -> None:
+    assert daemon.banger("daemon", "status").returncode == 1
+    started = daemon.start()
+    assert started["version"]
+    assert started["state"] == str(daemon.paths.state)
+    wait_until(lambda: daemon.status()["dns"]["serves"])
+    assert f"pid {started['pid']}" in daemon.succeed("daemon", "status")
+    assert daemon.start()["pid"] == started["pid"]
+    daemon.succeed("daemon", "stop")
+    refused = daemon.banger("daemon", "status")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "banger daemon start" in refused.stderr
+    assert not daemon.place.socket.exists()
+    assert identify(started["pid"]) is None
+    assert daemon.succeed("daemon", "stop") == ""
+    assert "ended" in daemon.succeed("daemon", "logs")
+
+
+def test_its_files_are_for_its_user_only(daemon: Daemon) -> None:
+    daemon.start()
+    for path, mode in (
+        (daemon.place.folder, 0o700),
+        (daemon.place.socket, 0o600),
+        (daemon.place.folder / "bangerd.lock", 0o600),
+        (daemon.place.log, 0o600),
+    ):
+        assert stat.S_IMODE(path.stat().st_mode) == mode, path
+
+
+def test_of_many_that_are_started_at_once_one_stays(daemon: Daemon) -> None:
+    pids: list[int] = []
+    threads = [threading.Thread(target=lambda: pids.append(daemon.start()["pid"])) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pids) == 6
+    assert set(pids) == {daemon.status()["pid"]}
+
+
+def test_a_second_one_leaves_the_first_alone(daemon: Daemon) -> None:
+    pid = daemon.start()["pid"]
+    second = subprocess.run(
+        [Path(sys.executable).with_name("bangerd")], env=daemon.variables, capture_output=True, text=True, timeout=30
+    )
+    assert second.returncode == 0
+    assert "already" in second.stderr
+    assert daemon.status()["pid"] == pid
+
+
+def test_a_killed_one_gives_way_to_the_next_and_machines_go_on(daemon: Daemon) -> None:
+    machine = daemon.add("web", runs=True)
+    pid = daemon.start()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: daemon.banger("daemon", "status").returncode == 1)
+    # Its socket is still there, and nobody behind it.
+    assert daemon.place.socket.exists()
+    assert daemon.records().refresh(machine).state == "running"
+    assert daemon.start()["pid"] != pid
+    assert daemon.status()["running"] == 1
+
+
+@pytest.mark.parametrize("kind", ["link", "foreign"])
+def test_a_folder_that_somebody_else_could_have_put_there_is_refused(daemon: Daemon, kind: str, tmp_path: Path) -> None:
+    daemon.runtime.mkdir(mode=0o700)
+    if kind == "link":
+        (tmp_path / "theirs").mkdir(mode=0o700)
+        daemon.place.folder.symlink_to(tmp_path / "theirs")
+    else:
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a folder away")
+        daemon.place.folder.mkdir(mode=0o700)
+        os.chown(daemon.place.folder, UID, UID)
+    refused = daemon.banger("daemon", "start")
+    assert refused.returncode == 1
+    assert "is not a folder of yours" in refused.stderr
+    assert list((tmp_path / "theirs").glob("*")) == []
+
+
+def test_it_begins_again_when_the_configuration_is_another(daemon: Daemon) -> None:
+    pid = daemon.start()["pid"]
+    config = daemon.paths.config / "config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text("nonsense = 1\n")
+    wait_until(lambda: "nonsense" in daemon.log())
+    assert daemon.status()["pid"] == pid
+    config.write_text('auto_stop_stale_after = "2h"\n')
+    wait_until(lambda: "beginning again" in daemon.log())
+    # The same process, another program in it.
+    wait_until(lambda: daemon.log().count(f"pid {pid})") == 2)
+    wait_until(lambda: daemon.banger("daemon", "status").returncode == 0)
+
+
+def test_what_is_no_request_gets_a_refusal_and_the_connection_goes_on(daemon: Daemon) -> None:
+    daemon.start()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(daemon.place.socket))
+        answers = connection.makefile()
+        for line, expected in (
+            (b"hello\n", "bad-input"),
+            (b'{"do": "statuss"}\n', "did you mean 'status'?"),
+            (b'{"do": "status"}\n', '"ok"'),
+        ):
+            connection.sendall(line)
+            assert expected in answers.readline()
+
+
+def test_a_line_without_an_end_ends_the_connection_and_nothing_else(daemon: Daemon) -> None:
+    daemon.start()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(daemon.place.socket))
+        try:
+            for _ in range(40):
+                connection.sendall(b"x" * 65536)
+            assert connection.recv(1) == b""
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+    assert daemon.status()["pid"]
+
+
+def test_more_connections_than_it_takes_are_closed(daemon: Daemon) -> None:
+    daemon.start()
+    held = []
+    for _ in range(70):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(20)
+        connection.connect(str(daemon.place.socket))
+        held.append(connection)
+    assert held[-1].recv(1) == b""
+    for connection in held:
+        connection.close()
+    wait_until(lambda: daemon.banger("daemon", "status").returncode == 0)
+
+
+def test_a_port_in_use_is_told_and_the_rest_works(daemon: Daemon) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", daemon.port))
+        daemon.start()
+        wait_until(lambda: daemon.status()["dns"]["trouble"])
+        assert str(daemon.port) in daemon.status()["dns"]["trouble"]
+        assert str(daemon.port) in daemon.succeed("daemon", "status")
+    wait_until(lambda: daemon.status()["dns"]["serves"])
