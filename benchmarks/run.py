@@ -13,7 +13,8 @@ import time
 
 from common import describe, describe_machine, host
 
-from banger.machine.lifecycle import Machines, plan_spec
+from banger.machine.lifecycle import plan_spec
+from banger.machine.machines import Machines
 from banger.machine.record import Records
 from banger.paths import Paths
 from banger.settings import load_settings

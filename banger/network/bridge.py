@@ -19,11 +19,26 @@ def ensure_bridge(subnet: Subnet) -> None:
 
     Raises `BangerError` (already-exists) when the name or the subnet is in use by something else.
     """
-    present = link.find_link(subnet.bridge)
-    if present is None:
+    if link.find_link(subnet.bridge) is None:
         _check_unused(subnet)
         link.ensure_bridge_link(subnet.bridge, subnet.bridge_mac)
-        present = link.find_link(subnet.bridge)
+    _check_ours(subnet, link.find_link(subnet.bridge))
+    link.ensure_no_ipv6(subnet.bridge)
+    if (subnet.bridge, subnet.gateway_interface) not in link.list_addresses():
+        _check_unused(subnet)
+        link.ensure_address(subnet.bridge, subnet.gateway_interface)
+    link.ensure_up(subnet.bridge)
+
+
+def check_bridge(subnet: Subnet) -> None:
+    """What stands in the way of `ensure_bridge`, found without any rights. Raises `BangerError` as it does."""
+    present = link.find_link(subnet.bridge)
+    if present is not None:
+        _check_ours(subnet, present)
+    _check_unused(subnet)
+
+
+def _check_ours(subnet: Subnet, present: link.Link | None) -> None:
     if present is None or present.kind != "bridge":
         raise BangerError(
             f"the name {subnet.bridge} is taken by an interface that is not a bridge",
@@ -37,11 +52,6 @@ def ensure_bridge(subnet: Subnet) -> None:
             hint="choose another bridge name for banger, or remove it if it is a leftover: "
             f"sudo ip link del {subnet.bridge}",
         )
-    link.ensure_no_ipv6(subnet.bridge)
-    if (subnet.bridge, subnet.gateway_interface) not in link.list_addresses():
-        _check_unused(subnet)
-        link.ensure_address(subnet.bridge, subnet.gateway_interface)
-    link.ensure_up(subnet.bridge)
 
 
 def _check_unused(subnet: Subnet) -> None:

@@ -2,9 +2,12 @@
 
     python -I -m banger.network.helper attach BRIDGE NETWORK ADDRESS nat|no-nat UID
     python -I -m banger.network.helper detach BRIDGE NETWORK ADDRESS
+    python -I -m banger.network.helper route-dns BRIDGE NETWORK ADDRESS:PORT
+    python -I -m banger.network.helper unroute-dns BRIDGE NETWORK
 
 It is written to be the only thing that a sudoers rule must allow, so it trusts nothing: exactly these words, a
-private network, a guest's address in it, and the user who ran sudo as the owner. It reads no setting and no standard
+private network, a guest's address in it, and the user who ran sudo as the owner. Of the host's names it leads `.vm`
+and the network's own to a server on loopback, and no other. It reads no setting and no standard
 input. Not promised: protection from whoever may write its interpreter or its source. A rule without a password is
 for an installation whose files belong to root.
 
@@ -22,7 +25,9 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from banger.errors import BangerError, Reason
+from banger.network import resolved
 from banger.network.attachment import attach, detach
+from banger.network.names import parse_local_server
 from banger.network.privileges import STARTED
 from banger.network.subnet import Subnet, parse_address, parse_network
 
@@ -68,6 +73,11 @@ def _perform(argv: Sequence[str], caller_uid: int | None) -> None:
             # Root tidies up after everybody.
             owner = None if caller_uid == 0 else caller_uid
             detach(Subnet(bridge, parse_network(network)), parse_address(address), owner_uid=owner)
+        case ["route-dns", bridge, network, server]:
+            subnet = Subnet(bridge, parse_network(network))
+            resolved.set_route(subnet, resolved.plan_route(subnet, parse_local_server(server)))
+        case ["unroute-dns", bridge, network]:
+            resolved.remove_route(Subnet(bridge, parse_network(network)))
         case _:
             raise BangerError(
                 "the network helper does not understand its arguments",

@@ -37,7 +37,7 @@ def can_change_network() -> bool:
 
 def run_helper(arguments: Sequence[str]) -> None:
     """Let `banger.network.helper` make one change as root. Its refusal is raised as if it had happened here."""
-    argv = [_get_sudo(), *_sudo_options(), sys.executable, "-I", "-m", "banger.network.helper", *arguments]
+    argv = [_get_sudo(), *_sudo_options(), *plan_helper(), *arguments]
     # Not by way of `run`: sudo asks for a password on the terminal of its session, and `run` starts a new one.
     # Nor `subprocess.run`: on Ctrl-C it kills the child, which is root's and cannot be killed by us.
     inherit = _have_terminal()
@@ -65,6 +65,12 @@ def run_helper(arguments: Sequence[str]) -> None:
             f"the network helper failed with status {child.returncode}: {format_command(argv)}" + said,
             reason=Reason.COMMAND_FAILED,
         )
+
+
+def plan_helper() -> list[str]:
+    """The helper's command line, always by the same words: a rule of sudoers(5) compares them."""
+    python = Path(sys.executable).with_name("python")
+    return [str(python) if python.exists() else sys.executable, "-I", "-m", "banger.network.helper"]
 
 
 def _get_sudo() -> str:

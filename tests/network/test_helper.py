@@ -11,7 +11,10 @@ import time
 
 import pytest
 
+from banger.network.privileges import plan_helper
+
 GOOD = ["attach", "banger0", "172.16.0.0/24", "172.16.0.5", "no-nat", "4242"]
+GOOD_ROUTE = ["route-dns", "banger0", "172.16.0.0/24", "127.0.0.1:42069"]
 
 
 def call_helper(host, *arguments, sudo_uid=None):
@@ -28,7 +31,7 @@ def test_an_ordinary_user_gets_a_tap_of_his_own_by_sudo(host, user):
 
 
 def test_a_sudoers_rule_for_the_helper_alone_is_enough(host, user):
-    user.sudoers = f"lab ALL=(root) NOPASSWD: {sys.executable} -I -m banger.network.helper *"
+    user.sudoers = f"lab ALL=(root) NOPASSWD: {' '.join(plan_helper())} *"
     user.connect("172.16.0.5")
     assert "bgrac100005" in host.links()
 
@@ -158,7 +161,64 @@ def test_the_helper_refuses_wrong_arguments(host, place, word, reason):
     assert set(host.links()) == {"lo"}
 
 
-@pytest.mark.parametrize("arguments", [[], GOOD[:-1], [*GOOD, "more"], ["detach", *GOOD[1:4], "4242"], ["detach"]])
+@pytest.mark.parametrize(
+    ("place", "word", "reason"),
+    [
+        (0, "unroute-dns", "bad-input"),
+        (0, "route", "bad-input"),
+        (1, "lo", "bad-input"),
+        (1, "--help", "bad-input"),
+        (1, "wlan0", "not-found"),
+        (1, "banger0; reboot", "bad-input"),
+        (1, "../banger0", "bad-input"),
+        (2, "0.0.0.0/0", "bad-input"),
+        (2, "8.8.8.0/24", "bad-input"),
+        (2, "172.16.0.1/24", "bad-input"),
+        (2, "172.16.1.0/24", "not-found"),
+        (2, "com", "bad-input"),
+        (3, "127.0.0.1", "bad-input"),
+        (3, "127.0.0.1:0", "bad-input"),
+        (3, "127.0.0.1:99999", "bad-input"),
+        (3, "127.0.0.1:53#tls.example", "bad-input"),
+        (3, "127.0.0.1:53%eth0", "bad-input"),
+        (3, "127.0.0.1:53 192.0.2.1", "bad-input"),
+        (3, "192.0.2.1:53", "bad-input"),
+        (3, "0.0.0.0:53", "bad-input"),
+        (3, "[::1]:53", "bad-input"),
+        (3, "localhost:53", "bad-input"),
+        (3, "", "bad-input"),
+    ],
+)
+def test_the_helper_leads_names_nowhere_else(host, place, word, reason):
+    host.run("ip", "link", "add", "banger0", "address", "06:00:ac:10:00:01", "type", "bridge")
+    host.run("ip", "link", "add", "wlan0", "type", "bridge")
+    arguments = [word if n == place else good for n, good in enumerate(GOOD_ROUTE)]
+    refused = call_helper(host, *arguments, sudo_uid=4242)
+    assert (refused.returncode, json.loads(refused.stdout.splitlines()[1])["reason"]) == (1, reason)
+
+
+@pytest.mark.parametrize("kind", [["veth", "peer", "name", "other"], ["bridge"]])
+def test_the_helper_leads_names_through_a_bridge_of_ours_only(host, kind):
+    host.run("ip", "link", "add", "banger0", "type", *kind)
+    refused = call_helper(host, *GOOD_ROUTE, sudo_uid=4242)
+    assert json.loads(refused.stdout.splitlines()[1])["reason"] == "not-found"
+    assert call_helper(host, "unroute-dns", *GOOD_ROUTE[1:3], sudo_uid=4242).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        GOOD[:-1],
+        [*GOOD, "more"],
+        ["detach", *GOOD[1:4], "4242"],
+        ["detach"],
+        GOOD_ROUTE[:-1],
+        [*GOOD_ROUTE, "127.0.0.2:53"],
+        ["unroute-dns", *GOOD_ROUTE[1:]],
+        ["unroute-dns", "banger0"],
+    ],
+)
 def test_the_helper_refuses_missing_and_extra_arguments(host, arguments):
     refused = call_helper(host, *arguments, sudo_uid=4242)
     assert refused.returncode == 1
