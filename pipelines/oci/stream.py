@@ -7,6 +7,7 @@ several layers unpack side by side.
 from __future__ import annotations
 
 import contextlib
+import lzma
 import queue
 import threading
 import zlib
@@ -18,7 +19,11 @@ from pipelines.oci.limits import Limits
 
 CHUNK_BYTES = 1 << 20
 _CHUNKS_AHEAD = 8
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+# What a kilobyte of zstd may stand for is 32 MiB.
+_ZSTD_PIECE_BYTES = 1 << 10
+_GZIP, _ZSTD, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0"
+# The largest dictionary of the presets of xz(1) takes 65 MiB to unpack.
+_XZ_MEMORY_BYTES = 128 << 20
 
 
 class Reads(Protocol):
@@ -30,19 +35,21 @@ class Sink(Protocol):
 
 
 def unpack(packed: Reads, limits: Limits, what: str) -> Iterator[bytes]:
-    """The chunks of a layer, whatever of gzip, zstd or nothing it is packed with.
+    """The chunks of a layer or an archive, whatever of gzip, zstd, xz or nothing it is packed with.
 
     Its own first bytes tell: media types are known to be wrong in the wild, and the diff id is checked in any case.
     Raises CORRUPT for broken data and TOO_LARGE for a bomb.
     """
     first = packed.read(CHUNK_BYTES)
-    while len(first) < len(_ZSTD) and (more := packed.read(CHUNK_BYTES)):
+    while len(first) < len(_XZ) and (more := packed.read(CHUNK_BYTES)):
         first += more
     counted = _Counted(packed, first)
     if first.startswith(_GZIP):
         chunks = _gunzip(counted, what)
     elif first.startswith(_ZSTD):
         chunks = _unzstd(counted, what)
+    elif first.startswith(_XZ):
+        chunks = _unxz(counted, what)
     else:
         chunks = iter(lambda: counted.read(CHUNK_BYTES), b"")
     done = 0
@@ -130,12 +137,53 @@ def _unzstd(packed: Reads, what: str) -> Iterator[bytes]:
     """All frames (RFC 8878, 3.1), with windows up to 128 MiB, which is what `zstd --ultra` makes."""
     import zstandard
 
-    reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(packed, read_across_frames=True)  # type: ignore[arg-type]
-    try:
-        while chunk := reader.read(CHUNK_BYTES):
-            yield chunk
-    except zstandard.ZstdError as error:
-        raise _broken(what, str(error)) from error
+    # Not its reader, which takes a frame that is cut off for a whole one.
+    unpacker = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    frame = unpacker.decompressobj()
+    is_inside = False
+    made = bytearray()
+    while data := packed.read(CHUNK_BYTES):
+        at = 0
+        while at < len(data):
+            piece = data[at : at + _ZSTD_PIECE_BYTES]
+            try:
+                made += frame.decompress(piece)
+            except zstandard.ZstdError as error:
+                raise _broken(what, str(error)) from error
+            at += len(piece) - len(frame.unused_data)
+            is_inside = not frame.eof
+            if frame.eof:
+                frame = unpacker.decompressobj()
+            if len(made) >= CHUNK_BYTES:
+                yield bytes(made)
+                made.clear()
+    if is_inside:
+        raise _broken(what, "it ends too early")
+    if made:
+        yield bytes(made)
+
+
+def _unxz(packed: Reads, what: str) -> Iterator[bytes]:
+    """All streams of an .xz file (The .xz File Format, 1.2.1, section 2), and the zeros that may stand between them."""
+    data = packed.read(CHUNK_BYTES)
+    while data:
+        inflater = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+        while not inflater.eof:
+            if inflater.needs_input:
+                data = data or packed.read(CHUNK_BYTES)
+                if not data:
+                    raise _broken(what, "it ends too early")
+            try:
+                chunk = inflater.decompress(data, CHUNK_BYTES)
+            except lzma.LZMAError as error:
+                raise BangerError(f"{what} cannot be unpacked: {error}", reason=Reason.CORRUPT) from error
+            data = b""
+            if chunk:
+                yield chunk
+        data = inflater.unused_data or packed.read(CHUNK_BYTES)
+        while data and not data.strip(b"\0"):
+            data = packed.read(CHUNK_BYTES)
+        data = data.lstrip(b"\0")
 
 
 def _broken(what: str, why: str) -> BangerError:

@@ -1,4 +1,4 @@
-"""Layers are unpacked whole or refused: gzip with its members and padding, zstd with its frames, plain bytes."""
+"""Layers are unpacked whole or refused: gzip with its members and padding, zstd with its frames, xz, plain bytes."""
 
 from __future__ import annotations
 
@@ -71,6 +71,14 @@ def test_all_frames_of_zstd_count() -> None:
     assert unpacked(compress(TEXT) + compress(b"more")) == TEXT + b"more"
 
 
+@given(st.integers(1, 1 << 16), st.integers(1, 4000))
+def test_a_cut_zstd_file_is_never_taken_for_whole(cut: int, step: int) -> None:
+    packed = zstandard.ZstdCompressor().compress(TEXT[:200_000])
+    with pytest.raises(BangerError) as refused:
+        list(unpack(Trickle(packed[: 4 + cut % (len(packed) - 4)], step), Limits(), "it"))
+    assert refused.value.reason is Reason.CORRUPT
+
+
 def test_damaged_zstd_is_refused() -> None:
     packed = bytearray(zstandard.ZstdCompressor(level=3, write_checksum=True).compress(TEXT))
     packed[len(packed) // 2] ^= 255
@@ -79,7 +87,10 @@ def test_damaged_zstd_is_refused() -> None:
     assert refused.value.reason is Reason.CORRUPT
 
 
-@given(st.binary(max_size=3000).filter(lambda data: data[:2] not in (b"\x1f\x8b", b"\x28\xb5")), st.integers(1, 99))
+@given(
+    st.binary(max_size=3000).filter(lambda data: data[:2] not in (b"\x1f\x8b", b"\x28\xb5", b"\xfd7")),
+    st.integers(1, 99),
+)
 def test_plain_bytes_pass_through(data: bytes, step: int) -> None:
     assert b"".join(unpack(Trickle(data, step), Limits(), "it")) == data
 

@@ -22,7 +22,8 @@ def root(tmp_path: Path) -> Path:
     for name in ("setpriv", "dropbear", "dropbearconvert", "qemu-ga"):
         (bin_folder / name).write_text(_STUB)
     (bin_folder / "setpriv").write_text('#!/run/banger/bin/busybox sh\necho "$*|$HOME|${USER-none}"\n')
-    shutil.copy(_SCRIPTS / "as", bin_folder)
+    for name in ("as", "banger-vsock-agent"):
+        shutil.copy(_SCRIPTS / name, bin_folder)
     parts = tmp_path / "run/banger/lib/banger"
     parts.mkdir(parents=True)
     for name in ("folder", "prepare"):
@@ -253,3 +254,14 @@ def test_systemd_starts_ours_when_its_boot_is_far_enough(root: Path) -> None:
     for target in ("multi-user", "emergency", "rescue"):
         assert (units / f"{target}.target.wants/banger-ssh.service").resolve() == units / "banger-ssh.service"
     assert "ExecStart=/run/banger/bin/dropbear " in (units / "banger-ssh.service").read_text()
+
+
+def test_the_agent_is_started_on_the_channel_of_the_monitor(root: Path) -> None:
+    for number, name in (("0", "console"), ("1", "org.qemu.guest_agent.0"), ("2", "other")):
+        _write(root, f"sys/class/virtio-ports/vport{number}p1/name", f"{name}\n")
+    assert "qemu-ga -m vsock-listen -p 4294967295:1024 -t /run/banger/agent " in _prepare(root)
+    ran = root / "run/banger/ran"
+    ran.unlink()
+    done = _inside(root, "sh", "/run/banger/bin/banger-vsock-agent", "virtio")
+    assert done.returncode == 0, done.stderr
+    assert ran.read_text().startswith("qemu-ga -m virtio-serial -p /dev/vport1p1 -t /run/banger/agent ")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import lzma
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from banger.errors import BangerError, Reason
-from pipelines.initramfs import System, plan_load_order
-from pipelines.kernel import extract_modules
+from pipelines.initramfs import System
 
 Entry = tuple[str, bytes | str]
-_MODULE: Entry = ("./usr/lib/modules/6.1-x/kernel/fs/ext4.ko", b"ext4")
 
 
 def _write(path: Path, *entries: Entry) -> Path:
@@ -36,7 +32,7 @@ def _write(path: Path, *entries: Entry) -> Path:
 @pytest.fixture
 def open_system(tmp_path: Path) -> Callable[..., System]:
     def open_one(*entries: Entry) -> System:
-        return System(tarfile.open(_write(tmp_path / "system.tar", _MODULE, *entries)))
+        return System(tarfile.open(_write(tmp_path / "system.tar", *entries)))
 
     return open_one
 
@@ -80,75 +76,3 @@ def test_a_library_is_found_in_any_of_the_usual_folders(open_system: Callable[..
     assert system.read_library("libc.so.6") == b"libc"
     with pytest.raises(BangerError):
         system.read_library("libm.so.6")
-
-
-def test_a_module_is_unpacked(open_system: Callable[..., System]) -> None:
-    packed = lzma.compress(b"virtio", lzma.FORMAT_XZ)
-    system = open_system(("./usr/lib/modules/6.1-x/kernel/drivers/virtio.ko.xz", packed))
-    assert system.read_module("kernel/drivers/virtio.ko.xz") == b"virtio"
-    assert system.read_module("kernel/fs/ext4.ko") == b"ext4"
-
-
-def test_a_system_without_modules_is_refused(tmp_path: Path) -> None:
-    with tarfile.open(_write(tmp_path / "system.tar", ("./bin/sh", b""))) as tar, pytest.raises(BangerError) as caught:
-        System(tar)
-    assert caught.value.reason is Reason.CORRUPT
-
-
-def test_modules_are_loaded_after_what_they_need() -> None:
-    modules_dep = (
-        "kernel/drivers/virtio-net.ko.xz: kernel/net/net_failover.ko.xz kernel/net/failover.ko.xz\n"
-        "kernel/net/net_failover.ko.xz: kernel/net/failover.ko.xz\n"
-        "kernel/net/failover.ko.xz:\n"
-        "kernel/fs/overlay.ko.xz:\n"
-    )
-    assert plan_load_order(modules_dep, ["overlay", "virtio_net", "built_in", "overlay"]) == [
-        "kernel/fs/overlay.ko.xz",
-        "kernel/net/failover.ko.xz",
-        "kernel/net/net_failover.ko.xz",
-        "kernel/drivers/virtio-net.ko.xz",
-    ]
-
-
-def test_the_real_depmod_reads_the_modules_that_were_unpacked(tmp_path: Path) -> None:
-    system = _write(
-        tmp_path / "system.tar",
-        ("./usr/lib/modules/6.1-x/kernel/fs/a.ko", b""),
-        ("./usr/lib/modules/6.1-x/modules.builtin", b""),
-        ("./usr/lib/modules/6.1-x/modules.order", b"kernel/fs/a.ko\n"),
-        ("./usr/lib/modules/6.1-x/build", "/usr/src/linux-headers"),
-        ("./etc/passwd", b"root"),
-    )
-    tree = tmp_path / "tree"
-    assert extract_modules(system, tree) == "6.1-x"
-    files = {str(path.relative_to(tree)) for path in tree.rglob("*") if not path.is_dir()}
-    assert files == {f"lib/modules/6.1-x/{name}" for name in ("kernel/fs/a.ko", "modules.builtin", "modules.order")}
-    subprocess.run(["/usr/sbin/depmod", "--basedir", tree, "6.1-x"], check=True, stderr=subprocess.DEVNULL)
-    assert (tree / "lib/modules/6.1-x/modules.dep").exists()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "./usr/lib/modules/6.1-x/../../../../../outside",
-        "./lib/modules/../modules/6.1-x/a.ko",
-        "usr/lib/modules/6.1-x/kernel/../../../../../outside",
-        "./usr/lib/modules/6.1-x/new\nline.ko",
-        "./usr/lib/modules/6.1-x/at-the-end\n",
-        "./usr/lib/modules/6.1-x/\x1b[31m.ko",
-    ],
-)
-def test_a_module_with_an_odd_name_is_refused(tmp_path: Path, name: str) -> None:
-    system = _write(tmp_path / "system.tar", _MODULE, (name, b"evil"))
-    with pytest.raises(BangerError) as caught:
-        extract_modules(system, tmp_path / "a" / "b" / "tree")
-    assert caught.value.reason is Reason.CORRUPT
-    assert not any(path.read_bytes() == b"evil" for path in tmp_path.rglob("*") if path.is_file() and path != system)
-
-
-@pytest.mark.parametrize("entries", [(), (_MODULE, ("./lib/modules/6.2-y/kernel/a.ko", b""))], ids=["none", "two"])
-def test_modules_of_one_kernel_are_wanted(tmp_path: Path, entries: tuple[Entry, ...]) -> None:
-    system = _write(tmp_path / "system.tar", *entries)
-    with pytest.raises(BangerError) as caught:
-        extract_modules(system, tmp_path / "tree")
-    assert caught.value.reason is Reason.CORRUPT
