@@ -19,19 +19,16 @@ run: setup ## Boot a machine, setting up what is missing first: make run ARGS="-
 
 setup: host .venv/installed ## Install the host packages and Python environment that are missing
 
-install: host ## Install for this user, without root: commands in PREFIX/bin (~/.local)
-	scripts/make-venv "$$PREFIX/lib/banger" .
-	mkdir -p "$$PREFIX/bin"
-	ln -sf "$$PREFIX/lib/banger/bin/banger" "$$PREFIX/bin/banger"
-	echo "installed: $$PREFIX/bin/banger" >&2
+install: host ## Install for this user, without root: into PREFIX (~/.local)
+	scripts/install
 
 uninstall: ## Remove what install made; images, machines and settings stay
 	scripts/uninstall
 
-# Machines boot one after the other: each may take what there is.
+# Machines boot two at a time: while one waits for a disk or a clock, the other has the processor.
 test: host-test .venv/installed-dev lint ## Check the sources, then run every test (as root, or those that need it are skipped)
 	if [ -n "$(value ARGS)" ]; then .venv/bin/pytest $(value ARGS); \
-	else .venv/bin/pytest -q -n auto --dist loadfile -m 'not slow' && .venv/bin/pytest -m slow; fi
+	else .venv/bin/pytest -q -n auto --dist loadfile -m 'not slow' && .venv/bin/pytest -n 2 --dist loadfile -m slow; fi
 
 lint: .venv/installed-dev ## Check the sources
 	.venv/bin/ruff check

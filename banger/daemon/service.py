@@ -50,8 +50,8 @@ class Service:
         try:
             if self._count <= _MOST_CONNECTIONS and _is_ours(writer):
                 await self._converse(reader, writer)
-        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
-            # Gone, silent for too long, or a line without an end.
+        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            # Gone, silent for too long, a line without an end, or the end of the daemon.
             pass
         finally:
             self._count -= 1

@@ -31,7 +31,7 @@ def install_unit() -> Path:
     _systemctl("--version")
     _systemctl("show-environment")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_UNIT.format(program=_quote(_find_bangerd())))
+    path.write_text(format_unit(_find_bangerd()))
     _systemctl("daemon-reload")
     _systemctl("enable", "--now", _NAME)
     return path
@@ -46,6 +46,10 @@ def uninstall_unit() -> None:
         _systemctl("daemon-reload")
 
 
+def format_unit(program: Path) -> str:
+    return _UNIT.format(program=_quote(program))
+
+
 def _unit_path() -> Path:
     base = os.environ.get("XDG_CONFIG_HOME", "")
     return (Path(base) if base.startswith("/") else Path.home() / ".config") / "systemd/user" / _NAME
@@ -56,8 +60,8 @@ def _find_bangerd() -> Path:
 
 
 def _quote(path: Path) -> str:
-    """systemd.service(5), "COMMAND LINES": specifiers begin with %, variables with $."""
-    text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    """systemd.service(5), "COMMAND LINES": specifiers begin with %; no variables are looked for in a program's path."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{text}"'
 
 

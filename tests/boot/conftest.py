@@ -6,15 +6,17 @@ everything that boots, bridges or translates addresses happens inside network na
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from tests.boot.host import DOIT, REPOSITORY, Home, Host, link_tree, namespaces
+from tests.boot.host import DOIT, REPOSITORY, Home, Host, link_home, namespaces
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,27 +31,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A home with the default image and kernel, built by the plain `doit` command.
 
-    BANGER_TEST_HOME names a folder to keep it in between runs.
+    They are built once for all processes of a run, each of which then has a home of its own with hard links to them.
+    BANGER_TEST_HOME names a folder to keep them in between runs.
     """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     kept = os.environ.get("BANGER_TEST_HOME")
-    root = Path(kept) if kept else tmp_path_factory.mktemp("home")
+    root = Path(kept) if kept else shared / "built"
     root.mkdir(parents=True, exist_ok=True)
-    home = Home(root)
+    home = Home(base / "home")
+    with (shared / "users").open("a") as users:
+        # Held by all that use it: the last to go cleans up.
+        fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            _build(Home(root))
+            link_home(Home(root), home)
+            yield home
+        finally:
+            for each in (home.runtime, home.root):
+                shutil.rmtree(each, ignore_errors=True)
+            if not kept:
+                _remove_after_the_last(users, root)
+
+
+def _build(home: Home) -> None:
+    """Whoever comes second waits for the first, and finds everything there."""
+    done = subprocess.run(
+        [DOIT, "image", "kernel"], cwd=REPOSITORY, env=home.environment, capture_output=True, timeout=900, check=False
+    )
+    shutil.rmtree(home.runtime)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+
+
+def _remove_after_the_last(users: IO[str], root: Path) -> None:
     try:
-        done = subprocess.run(
-            [DOIT, "image", "kernel"],
-            cwd=REPOSITORY,
-            env=home.environment,
-            capture_output=True,
-            timeout=900,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
-        yield home
-    finally:
-        shutil.rmtree(home.runtime, ignore_errors=True)
-        if not kept:
-            shutil.rmtree(root, ignore_errors=True)
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +82,7 @@ def host(built: Home) -> Iterator[Host]:
 def clean_home(built: Home, tmp_path: Path) -> Iterator[Home]:
     """Another user's folders, sharing the built store and names by hard link: nothing is built again."""
     home = Home(tmp_path)
-    link_tree(built.store, home.store)
-    for kind in ("images", "kernels"):
-        link_tree(built.state / kind, home.state / kind)
+    link_home(built, home)
     yield home
     shutil.rmtree(home.runtime, ignore_errors=True)
 

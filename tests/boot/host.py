@@ -174,6 +174,13 @@ def link_tree(source: Path, destination: Path) -> None:
     run("cp", "--archive", "--link", str(source), str(destination))
 
 
+def link_home(source: Home, destination: Home) -> None:
+    """All that was built there is here too, by hard link; machines are not."""
+    link_tree(source.store, destination.store)
+    for kind in ("images", "kernels"):
+        link_tree(source.state / kind, destination.state / kind)
+
+
 def events(stderr: bytes) -> Sequence[dict[str, Any]]:
     """The JSON lines among what a run said on stderr."""
     return [json.loads(line) for line in stderr.decode().splitlines() if line.startswith("{")]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.boot.host import OUTSIDE_ADDRESS, Home, Host, run
+from tests.boot.host import OUTSIDE_ADDRESS, Home, Host, link_home, run
 from tests.boot.test_boot_bare import register
 
 NAME = "lively"
@@ -28,10 +28,7 @@ _SERVE = (
 def home(built: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     root = tmp_path_factory.mktemp("life")
     made = Home(root)
-    run("cp", "--archive", "--link", str(built.root / "cache"), str(root / "cache"))
-    (made.state).mkdir(parents=True)
-    for kind in ("images", "kernels"):
-        run("cp", "--archive", "--link", str(built.state / kind), str(made.state / kind))
+    link_home(built, made)
     tar = root / "bare.tar"
     with tarfile.open(tar, "w") as archive:
         archive.add("/usr/bin/busybox", "bin/busybox")

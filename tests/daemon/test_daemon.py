@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from banger.daemon.unit import format_unit
 from banger.vmm.process import identify
 from tests.daemon.conftest import Daemon, wait_until
 from tests.ordinary_user import UID
@@ -162,3 +163,56 @@ def test_a_port_in_use_is_told_and_the_rest_works(daemon: Daemon) -> None:
         assert str(daemon.port) in daemon.status()["dns"]["trouble"]
         assert str(daemon.port) in daemon.succeed("daemon", "status")
     wait_until(lambda: daemon.status()["dns"]["serves"])
+
+
+_ASK = """
+import os, socket, sys
+os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+connection = socket.socket(socket.AF_UNIX)
+connection.settimeout(20)
+connection.connect(sys.argv[1])
+try:
+    connection.sendall(b'{"do": "status"}\\n')
+    print(connection.recv(100))
+except ConnectionError:
+    print(b"")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_somebody_else_is_told_nothing_even_where_he_can_reach_the_socket(daemon: Daemon) -> None:
+    daemon.start()
+    for path in (daemon.runtime, daemon.place.folder, daemon.place.socket):
+        path.chmod(0o777)
+    answers = {
+        uid: subprocess.run(
+            ["/usr/bin/python3", "-I", "-c", _ASK, str(daemon.place.socket), str(uid)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+        for uid in (UID, 0)
+    }
+    assert answers[UID] == "b''\n"
+    assert "protocol" in answers[0]
+
+
+def test_a_host_without_a_systemd_of_the_user_is_told_so(daemon: Daemon) -> None:
+    daemon.environment["XDG_CONFIG_HOME"] = str(daemon.folder / "config")
+    daemon.environment["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nonexistent"
+    refused = daemon.banger("daemon", "install")
+    assert refused.returncode == 1
+    assert "systemd" in refused.stderr
+    assert not (daemon.folder / "config/systemd").exists()
+    assert daemon.banger("daemon", "uninstall").returncode == 0
+
+
+def test_systemd_takes_the_unit_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "bangerd.service"
+    program = tmp_path / "a b$c%d"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    path.write_text(format_unit(program))
+    done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
