@@ -2,19 +2,34 @@
 
 `doit list --all` shows it; `doit rootfs:debian-bookworm`, `doit kernel:debian-6.12` or `doit image` build. An image of
 a registry, or in a folder, is in the graph when it is asked for: `doit rootfs:debian:12`, `doit image:oci:./layout`.
+Everything is built here: no catalog is asked.
+
+`doit publish:debian-bookworm publish:kernel/debian-6.12 to=registry.example.com/team` publishes them, signed with the
+key in BANGER_SIGNING_KEY (docs/image-catalog.md). BANGER_PUBLISH_TO and BANGER_PUBLISH_VERSION take the place of `to=`
+and `version=`.
 """
 
+import os
 import sys
+from dataclasses import replace
 
-from banger.errors import BangerError
+from doit import get_var
+from doit.exceptions import TaskFailed
+
+from banger.errors import BangerError, Reason
 from banger.paths import Paths
 from banger.settings import load_settings
-from banger.targets import make_targets
+from banger.targets import make_catalogs, make_remote, make_targets
 from cache import Store
+from catalog.bundle import Kind
 from catalog.kernels import list_kernel_recipes
 from catalog.recipes import list_recipe_names
+from pipelines.bundle import format_bundle_name, plan_pack
 from pipelines.graph import Graph, format_task_name
+from pipelines.oci.signatures import load_signing_key
+from pipelines.publish import describe_published, parse_place, parse_version, publish_named
 from pipelines.reporter import Silent
+from pipelines.targets import is_word
 
 # The store's records are the truth: doit's own database is not kept.
 DOIT_CONFIG = {"backend": "sqlite3", "dep_file": ":memory:", "par_type": "thread", "num_process": 4, "verbosity": 0}
@@ -44,16 +59,34 @@ def task_graph():
 def plan_tasks():
     paths = Paths.from_environment()
     store = Store.open(paths.store)
-    targets = make_targets(paths, load_settings(paths), store, Silent())
-    kernels = [targets.plan_kernel(recipe.name) for recipe in list_kernel_recipes()]
+    settings = load_settings(paths)
+    targets = replace(
+        make_targets(paths, settings, store, Silent()), catalogs=None, remote=make_remote(settings, store, Notes())
+    )
+    named = {*(recipe.name for recipe in list_kernel_recipes()), *(each.name for each in paths.kernels.list())}
+    kernels = {name: targets.plan_kernel(name) for name in sorted(named)}
     names = {*list_recipe_names(), *(each.name for each in paths.images.list()), *find_references()}
     images = {name: targets.plan_image(name) for name in sorted(names)}
-    nodes = [target.naming for target in (*kernels, *images.values())]
+    published = [(Kind.KERNEL, each) for each in kernels.values()]
+    published += [(Kind.IMAGE, each) for each in images.values() if is_word(each.name)]
+    nodes = [target.naming for target in (*kernels.values(), *images.values())]
+    nodes += [plan_pack(kind, target) for kind, target in published]
     known = set()
-    for task in Graph(store, nodes, Silent()).tasks():
+    for task in Graph(store, nodes, Silent(), remote=targets.remote).tasks():
         known.add(task["name"])
         basename, _, name = task.pop("name").partition(":")
         yield {"basename": basename, "name": name, **task}
+    catalogs = make_catalogs(paths, settings, store)
+    for kind, target in published:
+        needed = [target.naming.name, f"bundle:{format_bundle_name(kind, target.name)}"]
+        yield {
+            "basename": "publish",
+            "name": format_bundle_name(kind, target.name),
+            "doc": f"put {target.naming.name} into a registry and its catalog",
+            "actions": [(publish, [targets, kind, target.name, catalogs])],
+            "task_dep": [format_task_name(each) for each in needed],
+            "io": {"capture": False},
+        }
     # Other words for the same: a reference for the name that it has here, home for the step that makes it too.
     for reference, target in images.items():
         made_by = {"image": target.naming, **{role: artifact.step for role, artifact in target.artifacts.items()}}
@@ -61,3 +94,37 @@ def plan_tasks():
             if f"{noun}:{reference}" not in known:
                 needed = [format_task_name(made_by[noun].name)]
                 yield {"basename": noun, "name": format_task_name(reference), "actions": None, "task_dep": needed}
+
+
+def publish(targets, kind, name, catalogs):
+    """doit's action: prints what was uploaded."""
+    try:
+        to = get_var("to", os.environ.get("BANGER_PUBLISH_TO"))
+        if not to:
+            raise BangerError(
+                "there is no place to publish to",
+                reason=Reason.BAD_INPUT,
+                hint="name a folder of a registry: doit publish:NAME to=registry.example.com/team",
+            )
+        version = get_var("version", os.environ.get("BANGER_PUBLISH_VERSION")) or None
+        done = publish_named(
+            targets,
+            kind,
+            name,
+            parse_place(to),
+            catalogs,
+            load_signing_key(),
+            None if version is None else parse_version(version),
+            Notes(),
+        )
+    except BangerError as error:
+        return TaskFailed("\n".join(filter(None, (error.message, error.hint))))
+    print(describe_published(done))
+    return None
+
+
+class Notes(Silent):
+    """doit tells of the steps itself."""
+
+    def note(self, text):
+        print(text)

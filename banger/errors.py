@@ -30,6 +30,7 @@ class Reason(StrEnum):
     UNAUTHORIZED = "unauthorized"
     TOO_LARGE = "too-large"
     IN_USE = "in-use"
+    UNTRUSTED = "untrusted"
 
 
 class BangerError(Exception):

@@ -51,6 +51,11 @@ class Paths:
         return Names(self.state / "kernels", "kernel")
 
     @property
+    def catalogs(self) -> Path:
+        """What is remembered of them."""
+        return self.state / "catalogs"
+
+    @property
     def machines(self) -> Path:
         return self.state / "vms"
 

@@ -43,6 +43,7 @@ _PACKAGE_OF = {
     "unshare": "util-linux",
     "setpriv": "util-linux",
     "ip": "iproute2",
+    "apt-get": "apt",
 }
 
 _children: set[subprocess.Popen[bytes]] = set()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import describe, describe_machine, host
 
-from tests.boot.host import Home, Host, link_tree
+from tests.boot.host import Home, Host, link_home
 from tests.boot.test_boot_bare import register
 
 _RECORDS, _RUNNING = 30, 8
@@ -48,9 +48,7 @@ def timed(machine: Host, *words: str) -> float:
 
 def make_home(machine: Host, root: Path) -> Home:
     home = Home(root)
-    link_tree(machine.home.store, home.store)
-    for kind in ("images", "kernels"):
-        link_tree(machine.home.state / kind, home.state / kind)
+    link_home(machine.home, home)
     tar = root / "bare.tar"
     with tarfile.open(tar, "w") as archive:
         archive.add("/usr/bin/busybox", "bin/busybox")

@@ -58,7 +58,7 @@ def tmp_folder(root: Path) -> Path:
 def ensure_layout(root: Path) -> None:
     """Make what is missing; refuse a store that a newer program wrote. Several processes may do it at once."""
     with explained("open the store", root):
-        found = _find_format(root)
+        found = find_format(root)
         if found is None:
             make_folder(root)
             root.chmod(0o700)
@@ -70,7 +70,8 @@ def ensure_layout(root: Path) -> None:
             replace_file(tmp_folder(root), root / "version", b"%d\n" % FORMAT)
 
 
-def _find_format(root: Path) -> int | None:
+def find_format(root: Path) -> int | None:
+    """The number of a store's format; None where there is no store. Raises for one that this program cannot use."""
     try:
         text = (root / "version").read_bytes()
     except FileNotFoundError:

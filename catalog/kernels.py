@@ -28,6 +28,10 @@ def list_kernel_recipes() -> list[KernelRecipe]:
     return list(_RECIPES.values())
 
 
+def find_kernel_recipe(name: str) -> KernelRecipe | None:
+    return _RECIPES.get(name)
+
+
 def get_kernel_recipe(name: str) -> KernelRecipe:
     recipe = _RECIPES.get(name)
     if recipe is None:

@@ -6,6 +6,8 @@ store's records alone (doit's own database stays in memory and is thrown away). 
 * A step is not run for the sake of bytes that nobody needs: with the final artifact there, an intermediate one that
   was collected stays collected. Its record still tells its digest, and so the keys of what comes after it.
 * One builder per key, across processes and threads; who waits says for whom, and then finds the finished record.
+* What is not here is looked for in the remote cache, and taken from there instead of being made; of what only leads to
+  it, the record will do. When the cache fails in the middle, what it was to spare us is made after all.
 * Ctrl-C ends all child processes, waits for the running jobs to clean up, and raises KeyboardInterrupt.
 """
 
@@ -15,6 +17,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,22 +25,37 @@ from banger.errors import BangerError, Reason
 from banger.run import cancel_all, is_cancelled, resume, shielded
 from cache import Digest, Holder, Object, Record, Store, key_of
 from pipelines.job import Job
+from pipelines.remote import RemoteCache, fetch_missing, find_missing
 from pipelines.reporter import Reporter
 from pipelines.step import Artifact, Effect, Result, Step, dependencies, walk
 
 _PARALLEL_JOBS = 4
 _CLEANUP_S = 1.5
 _LOOK_UP_S = 0.2
+# How old an answer of the outside may be that somebody else got, when one is asked for anew.
+_FRESH_S = 24 * 3600
 
 
 class Graph:
     """The state of one run: which steps there are, and what is known about each."""
 
-    def __init__(self, store: Store, targets: Sequence[Step | Effect], reporter: Reporter, *, refresh: bool = False):
-        """With `refresh`, steps that resolve ask again, whatever is recorded."""
+    def __init__(
+        self,
+        store: Store,
+        targets: Sequence[Step | Effect],
+        reporter: Reporter,
+        *,
+        refresh: bool = False,
+        remote: RemoteCache | None = None,
+    ):
+        """With `refresh`, steps that resolve ask again, whatever is recorded here.
+
+        What was never asked here is taken from the remote cache all the same, if it was asked there within a day.
+        """
         self.store = store
         self.targets = targets
         self.reporter = reporter
+        self.remote = remote
         self.nodes = list(walk(targets))
         self.errors: list[BaseException] = []
         self._consumers: dict[str, list[Step | Effect]] = {node.name: [] for node in self.nodes}
@@ -45,8 +63,8 @@ class Graph:
             for needed in dependencies(node):
                 self._consumers[needed.name].append(node)
         self._stale = {node.name for node in self.nodes if refresh and isinstance(node, Step) and node.resolves}
-        # Only what was found is remembered: a miss may become a hit while others build.
-        self._records: dict[str, Record] = {}
+        # Only what was found is remembered, with its key: a miss may become a hit while others build.
+        self._known: dict[str, tuple[Digest, Record]] = {}
         self._running: dict[threading.Event, Step | Effect] = {}
         self._guard = threading.Lock()
 
@@ -54,6 +72,9 @@ class Graph:
 
     def key(self, step: Step) -> Digest | None:
         """The step's key; None while the digest of an input is not known yet."""
+        known = self._known.get(step.name)
+        if known is not None:
+            return known[0]
         digests: dict[str, Digest] = {}
         for name, source in step.inputs.items():
             if isinstance(source, Artifact):
@@ -67,15 +88,24 @@ class Graph:
 
     def record(self, step: Step) -> Record | None:
         """What the step gave when it last ran with these inputs; says nothing of whether the bytes are there."""
-        if step.name in self._stale:
-            return None
-        if step.name not in self._records:
+        if step.name not in self._known:
             key = self.key(step)
-            record = None if key is None else self.store.find_record(key)
-            if record is None or set(record.outputs) != set(step.outputs):
+            record = None if key is None else self._find_record(step, key)
+            if key is None or record is None or set(record.outputs) != set(step.outputs):
                 return None
-            self._records[step.name] = record
-        return self._records[step.name]
+            self._known[step.name] = (key, record)
+            if self.remote is not None and self.store.find_record(key) is None and self.store.has_outputs(record):
+                self._put_records(step)
+        return self._known[step.name][1]
+
+    def _find_record(self, step: Step, key: Digest) -> Record | None:
+        record = self.store.find_record(key)
+        if record is not None or self.remote is None:
+            return None if step.name in self._stale else record
+        record = self.remote.find_record(key)
+        if record is None or (step.name in self._stale and time.time() - record.made_at > _FRESH_S):
+            return None
+        return record
 
     def is_present(self, step: Step) -> bool:
         """The step has run and all of its outputs are in the store."""
@@ -92,8 +122,16 @@ class Graph:
         return self.is_present(node) or (
             node not in self.targets
             and bool(self._consumers[node.name])
-            and all(isinstance(user, Step) and self.is_current(user) for user in self._consumers[node.name])
+            and not any(self._will_read(user) for user in self._consumers[node.name])
         )
+
+    def _will_read(self, user: Step | Effect) -> bool:
+        return isinstance(user, Effect) or not (self.is_current(user) or self._find_missing(user))
+
+    def _find_missing(self, step: Step) -> list[str]:
+        """The outputs that can be had from the remote cache instead of running the step."""
+        record, key = self.record(step), self.key(step)
+        return [] if record is None or key is None else find_missing(self.remote, self.store, key, record)
 
     def results(self, effect: Effect) -> dict[str, Result]:
         """The inputs of an effect, all of them finished."""
@@ -213,13 +251,15 @@ class Graph:
         self.reporter.finished(effect.name, time.monotonic() - begin, 0)
 
     def _run_step(self, step: Step) -> None:
+        if self._fetch(step):
+            return
+        for needed in dependencies(step):
+            # What was left out since the remote cache had what comes after it.
+            if isinstance(needed, Step) and not self.is_present(needed):
+                self._run_step(needed)
         key = self.key(step)
         assert key is not None, f"{step.name} ran before its inputs"
-
-        def tell(holder: Holder) -> None:
-            self.reporter.waiting(step.name, f"process {holder.pid} is making it")
-
-        with self.store.lock(key, step.name, tell, is_cancelled):
+        with self._lock(step, key):
             if self.is_present(step):
                 self.reporter.cached(step.name)
                 return
@@ -240,9 +280,43 @@ class Graph:
                 duration_s=time.time() - begin,
             )
             self.store.put_record(key, record)
-            self._records[step.name] = record
+            if step.name in self._known and self._known[step.name][1].outputs != outputs:
+                self._forget_followers(step)
+            self._known[step.name] = (key, record)
             self._stale.discard(step.name)
         self.reporter.finished(step.name, record.duration_s, sum(made.size_bytes for made in outputs.values()))
+
+    def _fetch(self, step: Step) -> bool:
+        """Take the step's result from the remote cache; False when it has to be made."""
+        record, key = self.record(step), self.key(step)
+        if record is None or key is None or not self._find_missing(step):
+            return False
+        with self._lock(step, key):
+            if not fetch_missing(self.remote, self.store, self.reporter, step.name, key, record):
+                return False
+            self._put_records(step)
+        return True
+
+    def _put_records(self, step: Step) -> None:
+        """Keep what the remote cache told of a step whose bytes are here, and of those that lead to it."""
+        for node in walk([step]):
+            assert isinstance(node, Step)
+            record, key = self.record(node), self.key(node)
+            if record is not None and key is not None and self.store.find_record(key) is None:
+                self.store.put_record(key, record)
+
+    def _forget_followers(self, step: Step) -> None:
+        """What follows from what the step gave elsewhere need not follow from what it gave here."""
+        for user in self._consumers[step.name]:
+            if isinstance(user, Step) and user.name in self._known and not self.is_present(user):
+                del self._known[user.name]
+                self._forget_followers(user)
+
+    def _lock(self, step: Step, key: Digest) -> AbstractContextManager[None]:
+        def tell(holder: Holder) -> None:
+            self.reporter.waiting(step.name, f"process {holder.pid} is making it")
+
+        return self.store.lock(key, step.name, tell, is_cancelled)
 
     def _input_objects(self, step: Step) -> Mapping[str, Object]:
         inputs: dict[str, Object] = {}
@@ -301,16 +375,23 @@ class DoitReporter:
     def complete_run(self) -> None: ...
 
 
-def build(store: Store, targets: Sequence[Step | Effect], reporter: Reporter, *, refresh: bool = False) -> Graph:
+def build(
+    store: Store,
+    targets: Sequence[Step | Effect],
+    reporter: Reporter,
+    *,
+    refresh: bool = False,
+    remote: RemoteCache | None = None,
+) -> Graph:
     """Build the targets. When the outside moved on since it was last resolved, resolve again, once."""
-    graph = Graph(store, targets, reporter, refresh=refresh)
+    graph = Graph(store, targets, reporter, refresh=refresh, remote=remote)
     try:
         graph.build()
     except BangerError as error:
         if error.reason is not Reason.CHANGED or refresh:
             raise
         reporter.note(f"{error.message}: resolving again")
-        graph = Graph(store, targets, reporter, refresh=True)
+        graph = Graph(store, targets, reporter, refresh=True, remote=remote)
         graph.build()
     finally:
         reporter.close()

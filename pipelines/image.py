@@ -14,6 +14,7 @@ from catalog.recipes import ImageRecipe
 from pipelines.apt import find_mirrors, plan_lock
 from pipelines.erofs import make_erofs_from_file
 from pipelines.job import Job
+from pipelines.lock import read_lock
 from pipelines.mmdebstrap import make_system
 from pipelines.npm import plan_npm_binary
 from pipelines.step import Artifact, Step
@@ -50,7 +51,7 @@ def plan_rootfs(name: str, system: Artifact, lock: Artifact) -> dict[str, Artifa
         name=f"rootfs:{name}",
         kind="rootfs",
         version=2,
-        build=lambda job: make_erofs_from_file(job, "rootfs", job.input("system"), job.read_json("lock")["epoch"]),
+        build=lambda job: make_erofs_from_file(job, "rootfs", job.input("system"), read_lock(job).epoch),
         outputs=("rootfs",),
         inputs={"system": system, "lock": lock},
     )

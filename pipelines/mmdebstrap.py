@@ -14,8 +14,9 @@ from typing import IO
 
 from banger.errors import BangerError, Reason
 from banger.run import check, printable, start
-from pipelines.apt import ARCHITECTURE, Mirrors, format_pins, format_sources
+from pipelines.apt import ARCHITECTURE, Mirrors, format_sources
 from pipelines.job import Job
+from pipelines.lock import read_lock
 from pipelines.namespace import plan_namespace
 
 _VERSION_GONE = re.compile(rb"Version '[^']*' for '[^']*' was not found|Unable to locate package|404 +Not Found")
@@ -27,7 +28,7 @@ def make_system(job: Job, output: str, mirrors: Mirrors, variant: str, hooks: Se
 
     `hooks` are further mmdebstrap arguments (`--customize-hook=…`).
     """
-    lock = job.read_json("lock")
+    lock = read_lock(job)
     scratch = job.directory / "mmdebstrap"
     scratch.mkdir()
     argv = plan_namespace(
@@ -39,11 +40,11 @@ def make_system(job: Job, output: str, mirrors: Mirrors, variant: str, hooks: Se
             f"--architectures={ARCHITECTURE}",
             '--aptopt=APT::Install-Recommends "false"',
             '--aptopt=Acquire::Retries "3"',
-            f"--include={','.join(format_pins(lock))}",
+            f"--include={','.join(lock.pins)}",
             *hooks,
-            lock["suite"],
+            lock.suite,
             "-",
-            *format_sources(lock["suite"], mirrors),
+            *format_sources(lock.suite, mirrors),
         ],
         scratch,
     )
@@ -53,7 +54,7 @@ def make_system(job: Job, output: str, mirrors: Mirrors, variant: str, hooks: Se
             argv,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={"SOURCE_DATE_EPOCH": str(lock["epoch"]), "LC_ALL": "C.UTF-8"},
+            env={"SOURCE_DATE_EPOCH": str(lock.epoch), "LC_ALL": "C.UTF-8"},
         ) as child,
     ):
         assert child.stdout is not None
@@ -64,8 +65,8 @@ def make_system(job: Job, output: str, mirrors: Mirrors, variant: str, hooks: Se
         status = child.wait()
         said.join()
         if status != 0 and _VERSION_GONE.search(said.text):
-            raise BangerError(f"the archive of {lock['suite']} has changed", reason=Reason.CHANGED)
-        check(["mmdebstrap", lock["suite"]], status, bytes(said.text))
+            raise BangerError(f"the archive of {lock.suite} has changed", reason=Reason.CHANGED)
+        check(["mmdebstrap", lock.suite], status, bytes(said.text))
 
 
 class _Said(threading.Thread):

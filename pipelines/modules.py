@@ -16,6 +16,7 @@ from pipelines.content import Measured
 from pipelines.drivers import NEEDED, list_missing, read_module, write_drivers
 from pipelines.erofs import make_erofs
 from pipelines.job import Job
+from pipelines.lock import read_lock
 from pipelines.oci.changeset import split_path
 from pipelines.oci.limits import Limits
 from pipelines.oci.stream import Cursor, Reads, unpack
@@ -43,7 +44,7 @@ def plan_modules(kernel: str, system: Artifact, lock: Artifact) -> Step:
         with job.input("system").open("rb") as system:
             extract_files(system, tree, "the packages", only=_PLACE)
         folder, _release = find_folder(tree, "the packages")
-        _finish(job, folder, job.read_json("lock")["epoch"])
+        _finish(job, folder, read_lock(job).epoch)
 
     return Step(
         name=f"modules:{kernel}",

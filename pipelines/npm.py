@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from banger.run import find_program, run
 from catalog.recipes import NpmBinary
 from pipelines.job import Job
 from pipelines.step import Artifact, Step
+
+# semver.org, 2.0.0.
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+[0-9A-Za-z.+-]*")
 
 
 def plan_npm_binary(binary: NpmBinary) -> Artifact:
@@ -65,6 +69,9 @@ def _fetch(job: Job, binary: NpmBinary) -> None:
     with job.create("files") as sink, tarfile.open(fileobj=sink, mode="w|", format=tarfile.GNU_FORMAT) as files:
         if not lock:
             return
+        if not _VERSION.fullmatch(lock["version"]):
+            # npm takes addresses in its place, and the lock may come from a remote cache.
+            raise BangerError(f"{binary.package} has no version {lock['version']!r}", reason=Reason.CORRUPT)
         job.progress(f"fetching {binary.package} {lock['version']}")
         run(
             [

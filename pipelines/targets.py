@@ -3,23 +3,32 @@
 A name that is here already stands for exactly what it stood for when it was made, whatever its recipe, its suite or
 its registry say today, until somebody asks to build it again. So nothing is asked of the network for it.
 
-Any other name of an image is that of a recipe, or else a reference into a registry, or a place on this host
-(`pipelines/oci/sources.py`). What layers a reference stands for is asked while planning: the rest depends on it.
+Any other name is looked up in the catalogs of the configuration (`pipelines/pull.py`), then among the recipes. An image
+may also be a reference into a registry, or a place on this host (`pipelines/oci/sources.py`). What a catalog has, and
+what layers a reference stands for, is asked while planning: the rest depends on it.
+
+A recipe stands in for what a catalog cannot give at the moment. A stranger's image of the same name never does: a word
+is taken for an image of a registry only when all catalogs were asked. What is not to be trusted is an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
+from shlex import quote
 from typing import IO
 
 from banger.errors import BangerError, Reason
 from cache import Store
-from catalog.kernels import DEFAULT_KERNEL, get_kernel_recipe
+from catalog.bundle import Kind
+from catalog.kernels import DEFAULT_KERNEL, KernelRecipe, find_kernel_recipe, get_kernel_recipe
 from catalog.local import Named, Names
-from catalog.names import nearest
-from catalog.recipes import find_recipe, list_recipe_names
+from catalog.names import nearest, parse_name
+from catalog.recipes import ImageRecipe, find_recipe, list_recipe_names
+from pipelines.bundle import FILE_STEP
+from pipelines.catalogs import Catalogs
 from pipelines.image import plan_recipe_image
 from pipelines.initramfs import runtime_version
 from pipelines.job import Job
@@ -29,6 +38,8 @@ from pipelines.oci.image import plan_oci_image, resolve
 from pipelines.oci.limits import Limits
 from pipelines.oci.registry import RegistryOptions
 from pipelines.oci.sources import STDIN, find_familiar_name, is_local, open_source
+from pipelines.pull import pull
+from pipelines.remote import RemoteCache
 from pipelines.reporter import Reporter, Silent
 from pipelines.step import Step
 
@@ -36,13 +47,16 @@ from pipelines.step import Step
 IMAGE_ROLES = ("rootfs", "home", "config")
 _NEARLY = 0.85
 KERNEL_ROLES = ("vmlinux", "modules", "initramfs")
+# Where a kernel comes from that a user brought.
+IMPORTED = "import"
 
 
 @dataclass(frozen=True)
 class Targets:
     """Plans by name, over what is local, what the catalog knows, and what registries have.
 
-    `stdin` is what the image `-` is read from. `reporter` is told of what is asked while planning.
+    `stdin` is what the image `-` is read from. `reporter` is told of what is asked while planning. With `may_pull` off
+    neither catalogs nor registries are asked; with `may_build` off only what is here or in a catalog will do.
     """
 
     store: Store
@@ -53,6 +67,10 @@ class Targets:
     limits: Limits = field(default_factory=Limits)
     reporter: Reporter = field(default_factory=Silent)
     stdin: IO[bytes] | None = None
+    catalogs: Catalogs | None = None
+    may_pull: bool = True
+    may_build: bool = True
+    remote: RemoteCache | None = None
 
     def find_image(self, text: str) -> Named | None:
         """What is here under a name or a reference, however that is written: `docker.io/library/debian:12`."""
@@ -61,18 +79,49 @@ class Targets:
     def plan_image(
         self, text: str, *, anew: bool = False, name: str | None = None, kernel: str | None = None
     ) -> Target:
-        """With `anew`, from where it comes from even when it is here. `name` and `kernel` are the user's choice."""
-        if kernel is not None:
-            # It is refused now rather than when a machine is made.
-            self.plan_kernel(kernel)
+        """With `anew`, built from where it comes from even when it is here, and no catalog is asked.
+
+        `name` and `kernel` are the user's choice.
+        """
+        self.check_kernel(kernel)
         local = self.find_image(text)
         if local is not None and not anew:
             return self._plan_local(local, IMAGE_ROLES, self.images)
+        if not anew:
+            pulled = self._find_in_catalogs(Kind.IMAGE, text, name or text, find_recipe(text), kernel)
+            if pulled is not None:
+                return pulled
+        return self._plan_built(text, local, name, kernel)
+
+    def pull_image(self, text: str, *, name: str | None = None, kernel: str | None = None) -> Target:
+        """What the catalogs, else a recipe or a registry, have for a name now, whatever is here.
+
+        What came from a registry comes from there again.
+        """
+        self.check_kernel(kernel)
+        local = self.find_image(text)
+        if local is not None and local.details.get("source") == "oci":
+            return self._plan_built(text, local, name, kernel)
+        # What was pulled under a name of the user's own is pulled again by the one it has in its catalog.
+        entry = text if local is None else str(local.details.get("entry", text))
+        # What is here is better than what may stand in for what a catalog has.
+        instead = None if local is not None else find_recipe(text)
+        pulled = self._find_in_catalogs(Kind.IMAGE, entry, name or text, instead, kernel)
+        return pulled or self._plan_built(text, local, name, kernel)
+
+    def _plan_built(self, text: str, local: Named | None, name: str | None, kernel: str | None) -> Target:
         recipe = find_recipe(text)
         if recipe is not None:
+            self._refuse_build(text)
             artifacts = plan_recipe_image(recipe, self.debian_mirror)
-            details = {"kernel": kernel or recipe.kernel, "summary": recipe.summary, "distro": recipe.distro}
-            return plan_named(self.store, self.images, name or text, artifacts, {**details, "source": "recipe"})
+            details = {
+                "kernel": kernel or recipe.kernel,
+                "summary": recipe.summary,
+                "distro": recipe.distro,
+                "recipe": recipe.digest,
+                "source": "recipe",
+            }
+            return plan_named(self.store, self.images, name or text, artifacts, details)
         if local is not None and local.name == text and is_word(text) and local.details.get("source") == "oci":
             # Built again under the name it was given.
             if local.details["reference"] == STDIN:
@@ -82,12 +131,76 @@ class Targets:
                     hint=f"give it again: … | banger image build - --name {text}",
                 )
             return self._plan_oci(local.details["reference"], name or text, kernel or local.details["kernel"])
+        if local is not None and local.name == text and is_word(text):
+            # Else a stranger's image of the same name would take its place.
+            raise BangerError(
+                f"there is nothing that the image {text!r} could be built from again",
+                reason=Reason.NOT_FOUND,
+                hint=_tell_origin(local),
+            )
         return self._plan_oci(text, name, kernel)
+
+    def check_kernel(self, name: str | None) -> None:
+        """A wrong choice is refused now rather than when a machine is made."""
+        if name is None or self.kernels.find(name) is not None:
+            return
+        if self.catalogs is None or name not in self.catalogs.list_names(Kind.KERNEL):
+            get_kernel_recipe(name)
+
+    def _find_in_catalogs(
+        self,
+        kind: Kind,
+        text: str,
+        name: str,
+        recipe: ImageRecipe | KernelRecipe | None,
+        kernel: str | None = None,
+    ) -> Target | None:
+        """What the catalogs have. None when they have nothing, or cannot be reached and there is a recipe instead."""
+        if self.catalogs is None or not self.may_pull or not is_word(text):
+            return None
+        answer = pull(self.store, self.catalogs, kind, text, self.limits, self.reporter)
+        if answer.pulled is not None:
+            for failure in answer.failures:
+                self.reporter.note(f"{failure.message}: {text} is taken from {answer.pulled.details['reference']}")
+            details = {**answer.pulled.details, **({"kernel": kernel} if kernel else {})}
+            names, roles = self._names(kind)
+            before = names.find(name)
+            if before is not None and "digest" in before.details:
+                self._tell_whether_it_moved(name, before.details["digest"], details["digest"])
+            target = plan_named(self.store, names, name, answer.pulled.artifacts, details)
+            return replace(target, artifacts={role: made for role, made in target.artifacts.items() if role in roles})
+        if answer.failures and (recipe is None or not self.may_build):
+            failure = answer.failures[0]
+            hint = f"{failure.hint}\n" if failure.hint else ""
+            if kind is Kind.IMAGE and find_recipe(text) is None:
+                hint += f"if an image of Docker Hub is meant, say so: docker.io/library/{text}"
+            raise BangerError(f"{text}: {failure.message}", reason=failure.reason, hint=hint.strip())
+        if answer.failures:
+            self.reporter.note(f"{answer.failures[0].message}: {text} is built from its recipe instead")
+        return None
+
+    def _names(self, kind: Kind) -> tuple[Names, tuple[str, ...]]:
+        return (self.images, IMAGE_ROLES) if kind is Kind.IMAGE else (self.kernels, KERNEL_ROLES)
+
+    def _refuse_build(self, text: str) -> None:
+        if not self.may_build:
+            raise BangerError(
+                f"{text!r} is neither here nor in a catalog, and building it is ruled out",
+                reason=Reason.NOT_FOUND,
+                hint="leave out --no-build, or add a catalog that has it to the configuration",
+            )
 
     def _plan_oci(self, text: str, name: str | None, kernel: str | None) -> Target:
         self._refuse_mistyped(text)
+        self._refuse_build(text)
+        if not self.may_pull and not is_local(text):
+            raise BangerError(
+                f"{text!r} is not here, and asking a registry is ruled out",
+                reason=Reason.NOT_FOUND,
+                hint="leave out --no-pull",
+            )
         source = open_source(text, self.registries, self.limits, self.store.root, self.stdin)
-        resolved, answer = resolve(self.store, source, self.reporter)
+        resolved, answer = resolve(self.store, source, self.reporter, self.remote)
         name = name or source.name or f"image-{answer.digest.partition(':')[2][:12]}"
         before = self.images.find(name)
         if before is not None and "digest" in before.details:
@@ -106,6 +219,8 @@ class Targets:
     def _refuse_mistyped(self, text: str) -> None:
         """A word that is nearly a name is taken for that: nobody shall run a stranger's image by a slip of a finger."""
         known = {*list_recipe_names(), *(each.name for each in self.images.list() if is_word(each.name))}
+        if self.catalogs is not None and self.may_pull and is_word(text):
+            known |= self.catalogs.list_names(Kind.IMAGE)
         if is_mistyped(text, known):
             raise BangerError(
                 f"there is no image {text!r}",
@@ -120,23 +235,48 @@ class Targets:
             self.reporter.note(f"{name} has moved: it was {old[:19]}, it is {new[:19]}")
 
     def plan_kernel(self, name: str, *, anew: bool = False) -> Target:
+        """With `anew`, built from its packages even when it is here, and no catalog is asked."""
         local = None if anew else self.kernels.find(name)
         if local is not None:
             return self._plan_local(local, KERNEL_ROLES, self.kernels)
-        recipe = get_kernel_recipe(name)
+        if not anew:
+            pulled = self._find_in_catalogs(Kind.KERNEL, name, name, find_kernel_recipe(name))
+            if pulled is not None:
+                return pulled
+        recipe = find_kernel_recipe(name)
+        if recipe is None and self._is_imported(name):
+            raise BangerError(
+                f"the kernel {name!r} was imported",
+                reason=Reason.BAD_INPUT,
+                hint=f"import it again: banger kernel import {name} FILE",
+            )
+        recipe = recipe or get_kernel_recipe(name)
+        self._refuse_build(name)
         artifacts = plan_kernel(recipe, self.debian_mirror)
         details = {"source": f"{recipe.suite}/{recipe.package}", "runtime": runtime_version()}
         return plan_named(self.store, self.kernels, name, artifacts, details)
+
+    def _is_imported(self, name: str) -> bool:
+        local = self.kernels.find(name)
+        return local is not None and local.details.get("source") == IMPORTED
+
+    def pull_kernel(self, name: str) -> Target:
+        """What the catalogs, else a recipe, have for a name now, whatever is here."""
+        instead = None if self.kernels.find(name) is not None else find_kernel_recipe(name)
+        pulled = self._find_in_catalogs(Kind.KERNEL, parse_name(name, "a kernel"), name, instead)
+        return pulled or self.plan_kernel(name, anew=True)
 
     def _plan_local(self, local: Named, roles: tuple[str, ...], names: Names) -> Target:
         local.restore(self.store)
         artifacts = {}
         for record in local.records.values():
+            # Of what was pulled, each file has a step of the same kind.
+            is_file = record.step == FILE_STEP
             step = Step(
-                name=f"{record.step}:{local.name}",
+                name=f"{record.step}:{local.name}" + (f"/{min(record.outputs)}" if is_file else ""),
                 kind=record.step,
                 version=record.version,
-                build=_refuse,
+                build=partial(_refuse, names.what, local.name, "pull" if is_file else "build"),
                 outputs=tuple(record.outputs),
                 parameters=record.parameters,
                 inputs=dict(record.inputs),
@@ -168,6 +308,17 @@ def is_word(text: str) -> bool:
     return not any(sign in text for sign in "/:@")
 
 
-def _refuse(job: Job) -> None:
-    kind, _, name = job.step.name.partition(":")
-    raise BangerError(f"{name!r} has lost its {kind}", reason=Reason.CORRUPT, hint=f"banger image build {name}")
+def _tell_origin(local: Named) -> str:
+    source = local.details.get("source")
+    if source == "recipe-file":
+        return f"build its recipe: banger image build --name {local.name} --recipe {quote(local.details['path'])}"
+    if source == "promoted":
+        return f"promote a machine again: banger image promote VM {local.name}"
+    return f"it came from: {local.details.get('reference') or source or 'unknown'}"
+
+
+def _refuse(what: str, name: str, verb: str, job: Job) -> None:
+    lost = " and ".join(job.step.outputs)
+    raise BangerError(
+        f"the {what} {name!r} has lost its {lost}", reason=Reason.CORRUPT, hint=f"banger {what} {verb} {name}"
+    )

@@ -37,14 +37,20 @@ def print_names(names: Names, columns: Mapping[str, Callable[[Named], str]], as_
     print_table(("NAME", "SIZE", *columns, "AGE"), rows)
 
 
-def build_anew(app: App, plan: Callable[[Targets], Target], names: Names, as_json: bool) -> None:
+def build_anew(
+    app: App, plan: Callable[[Targets], Target], names: Names, as_json: bool, *, may_build: bool = True
+) -> None:
     """Build a target whatever is here under its name, and print what came of it."""
     from pipelines.graph import build
 
     reporter = app.reporter(as_json)
-    target = plan(app.targets(reporter))
-    build(app.store, [target.naming], reporter, refresh=True)
-    made = names.get(target.name)
+    targets = app.targets(reporter, may_build=may_build)
+    target = plan(targets)
+    build(app.store, [target.naming], reporter, refresh=True, remote=targets.remote)
+    print_made(names.get(target.name), as_json)
+
+
+def print_made(made: Named, as_json: bool) -> None:
     if as_json:
         print_json(describe(made))
     else:
@@ -58,4 +64,19 @@ def describe(named: Named) -> dict[str, object]:
         "made_at": format_time(named.made_at),
         "objects": {role: made.digest for role, made in sorted(named.files.items())},
         **named.details,
+        **_describe_origin(named),
+    }
+
+
+def _describe_origin(named: Named) -> dict[str, object]:
+    """Of what came from a catalog: what it was made from there, and by which steps."""
+    from catalog.bundle import DOCUMENT, Kind, parse_bundle
+
+    if DOCUMENT not in named.files:
+        return {}
+    kind = Kind.KERNEL if "vmlinux" in named.files else Kind.IMAGE
+    bundle = parse_bundle(named.path(DOCUMENT).read_bytes(), kind)
+    return {
+        "built_from": dict(bundle.source),
+        "provenance": {key: record.step for key, record in sorted(bundle.provenance.items())},
     }

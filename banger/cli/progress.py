@@ -29,11 +29,13 @@ def may_ask(step: str) -> bool:
 
 
 class Lines:
-    """One line a step; the steps that were found ready share one."""
+    """One line a step; the steps that were found ready share one. The end says how many the remote cache spared."""
 
     def __init__(self) -> None:
         self._guard = threading.RLock()
         self._cached: list[str] = []
+        self._fetched: list[int] = []
+        self._told = 0
 
     def planned(self, steps: list[str]) -> None: ...
 
@@ -53,6 +55,14 @@ class Lines:
         size = f"  {format_bytes(size_bytes)}" if size_bytes else ""
         self._line("done", f"{step}  {duration_s:.1f} s{size}")
 
+    def fetching(self, step: str) -> None:
+        self._line("fetch", step)
+
+    def fetched(self, step: str, duration_s: float, size_bytes: int) -> None:
+        with self._guard:
+            self._fetched.append(size_bytes)
+            self._line("fetched", f"{step}  {duration_s:.1f} s  {format_bytes(size_bytes)}")
+
     def failed(self, step: str, error: BangerError) -> None:
         self._line("failed", step)
 
@@ -60,7 +70,12 @@ class Lines:
         self._line("note", text)
 
     def close(self) -> None:
-        self._flush()
+        with self._guard:
+            self._flush()
+            if len(self._fetched) > self._told:
+                self._told = len(self._fetched)
+                steps = f"{self._told} step{'s' if self._told > 1 else ''}"
+                self._print("remote", f"{steps} came from the remote cache, {format_bytes(sum(self._fetched))}")
 
     def _flush(self) -> None:
         with self._guard:
@@ -83,7 +98,14 @@ class Terminal(Lines):
     A step that may ask something is not in the view, and while nothing else runs there is no view.
     """
 
-    _COLOURS = {"done": "green", "cached": "green", "failed": "red", "note": "yellow", "wait": "yellow"}
+    _COLOURS = {
+        "done": "green",
+        "cached": "green",
+        "fetched": "green",
+        "failed": "red",
+        "note": "yellow",
+        "wait": "yellow",
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,6 +129,15 @@ class Terminal(Lines):
         with self._guard:
             self._running.pop(step, None)
             super().finished(step, duration_s, size_bytes)
+            self._show()
+
+    def fetching(self, step: str) -> None:
+        self.started(step)
+
+    def fetched(self, step: str, duration_s: float, size_bytes: int) -> None:
+        with self._guard:
+            self._running.pop(step, None)
+            super().fetched(step, duration_s, size_bytes)
             self._show()
 
     def failed(self, step: str, error: BangerError) -> None:
@@ -183,6 +214,12 @@ class JsonLines:
 
     def finished(self, step: str, duration_s: float, size_bytes: int) -> None:
         self._write("finished", step=step, duration_s=round(duration_s, 3), size_bytes=size_bytes)
+
+    def fetching(self, step: str) -> None:
+        self._write("fetching", step=step)
+
+    def fetched(self, step: str, duration_s: float, size_bytes: int) -> None:
+        self._write("fetched", step=step, duration_s=round(duration_s, 3), size_bytes=size_bytes)
 
     def failed(self, step: str, error: BangerError) -> None:
         self._write("failed", step=step, reason=error.reason, message=error.message)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from banger.cli import candidates
 from banger.cli.app import App, pass_app
 from banger.cli.options import Nouns
 from banger.cli.output import TerminalText
@@ -25,7 +26,7 @@ def workspace() -> None:
 
 
 @workspace.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.running_machines)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the patch to a file.")
 @click.option("--base-commit", metavar="COMMIT", help="Everything since this commit instead of the one that was sent.")
 @click.option("--stat", is_flag=True, help="A summary instead of the patch.")
@@ -73,8 +74,8 @@ def export(
 
 
 @workspace.command()
-@click.argument("name")
-@click.argument("path", required=False, type=click.Path())
+@click.argument("name", shell_complete=candidates.running_machines)
+@click.argument("path", required=False, type=click.Path(), shell_complete=candidates.folders)
 @click.option("--mode", type=click.Choice(["update", "full_copy"]), default="update", help="What differs, or all anew.")
 @click.option("--readonly", is_flag=True, help="Nothing in the machine can change it, until it is stopped.")
 @click.option("--include-untracked", is_flag=True, help="Send untracked files too, but no ignored ones.")

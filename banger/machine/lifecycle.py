@@ -111,7 +111,7 @@ def start(machines: Machines, machine: Machine, choice: Choice | None = None) ->
             machine,
             monitor=choice.monitor.name,
             slowdown=choice.slowdown,
-            runtime=str(_plan_runtime(machines.paths.runtime, machine)),
+            runtime=str(plan_runtime(machines.paths.runtime, machine)),
             used_at=time.time(),
         )
         rotate_log(machines.log(machine))
@@ -138,7 +138,7 @@ def _record_process(machines: Machines, machine: Machine, process: processes.Pro
     machines.records.update(machine, process=process)
 
 
-def _plan_runtime(folder: Path, machine: Machine) -> Path:
+def plan_runtime(folder: Path, machine: Machine) -> Path:
     """The machine's folder for sockets, whose names have a limit (unix(7): 108 bytes with the NUL)."""
     runtime = folder / machine.id
     if len(os.fsencode(runtime)) > _LONGEST_RUNTIME_BYTES:
@@ -275,7 +275,8 @@ def delete(machines: Machines, machine: Machine) -> None:
         return
     with locked(folder):
         machine = machines.records.refresh(machine)
-        if machine.state is State.RUNNING and machine.process is not None:
+        # Not only of one that is made: a builder runs before.
+        if machine.process is not None and processes.is_alive(machine.process):
             _kill(machine.process)
         _free_host(machines, machine)
         # The record last: a machine that is only half deleted can be deleted again. Nothing is written before there is
@@ -319,7 +320,8 @@ def _free_host(machines: Machines, machine: Machine) -> None:
     """Give back what a machine that no longer runs holds on the host; one that was never started holds nothing."""
     if machine.runtime:
         network.disconnect(machines.subnet, machine.address)
-        shutil.rmtree(machines.runtime(machine), ignore_errors=True)
+    # A builder without a network has one all the same.
+    shutil.rmtree(machines.runtime(machine), ignore_errors=True)
 
 
 def _refuse_half_made(machine: Machine) -> None:

@@ -30,7 +30,10 @@ from pipelines.step import Effect, Result
 
 @dataclass(frozen=True)
 class Order:
-    """What a user asks for; None leaves the choice to the image (kernel) or to banger (name)."""
+    """What a user asks for; None leaves the choice to the image (kernel) or to banger (name).
+
+    `may_pull` and `may_build` are about what is not here: `pipelines.targets.Targets` tells.
+    """
 
     name: str | None
     image: str
@@ -39,6 +42,8 @@ class Order:
     memory_mib: int
     disk_mib: int
     nat: bool
+    may_pull: bool = True
+    may_build: bool = True
 
 
 def make_machine(
@@ -58,12 +63,20 @@ def make_machine(
     """
     if order.name is not None and parse_machine_name(order.name) in {each.name for each in machines.records.list()}:
         raise name_taken(order.name)
-    targets = make_targets(machines.paths, machines.settings, store, reporter)
+    targets = make_targets(
+        machines.paths,
+        machines.settings,
+        store,
+        reporter,
+        may_pull=order.may_pull,
+        may_build=order.may_build,
+    )
     image = targets.plan_image(order.image)
     kernel = targets.plan_kernel(order.kernel or image.details.get("kernel", DEFAULT_KERNEL))
     if kernel.details.get("runtime") != runtime_version():
+        verb = "pull" if kernel.details.get("source") == "catalog" else "build"
         reporter.note(
-            f"{kernel.name} has the guest runtime of another banger; renew it: banger kernel build {kernel.name}"
+            f"{kernel.name} has the guest runtime of another banger; renew it: banger kernel {verb} {kernel.name}"
         )
     wish = Wish(order.name, image.name, kernel.name, order.vcpus, order.memory_mib, order.disk_mib, order.nat)
     made: list[Machine] = []
@@ -84,11 +97,12 @@ def make_machine(
                 raise
 
     inputs = {**image.artifacts, **kernel.artifacts}
-    if image.details.get("source") == "recipe":
+    # What was made from a recipe elsewhere leaves the choice of mirror to this host too.
+    if "recipe" in (image.details.get("source"), image.details.get("origin")):
         inputs["mirrors"] = plan_mirrors(machines.settings.debian_mirror).output("mirrors")
     vm = Effect(f"vm:{order.name or 'new'}", inputs, boot, after=(image.naming, kernel.naming))
     try:
-        build(store, [vm], reporter)
+        build(store, [vm], reporter, remote=targets.remote)
     except BaseException:
         # Ctrl-C after the boot: nobody was handed this machine.
         for machine in made:

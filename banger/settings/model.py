@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from catalog.catalog import CatalogSource
     from pipelines.oci.registry import RegistryOptions
 
 MIN_MEMORY_MIB = 128
@@ -44,14 +45,6 @@ class FileSync:
     host: Path
     guest: str
     mode: int | None
-
-
-@dataclass(frozen=True)
-class CatalogSource:
-    """A catalog that somebody publishes. `key` is cosign's public key (PEM); None takes what the registry gives."""
-
-    reference: str
-    key: Path | None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from banger.settings.model import (
     MAX_VCPUS,
     MIN_DISK_MIB,
     MIN_MEMORY_MIB,
-    CatalogSource,
     FileSync,
     KvmChoice,
     VmmChoice,
@@ -28,6 +27,7 @@ from banger.settings.model import (
 from banger.sizes import format_mib
 
 if TYPE_CHECKING:
+    from catalog.catalog import CatalogSource
     from pipelines.oci.registry import RegistryOptions
 
 _A_PATH = "a path from / or ~/ on"
@@ -306,6 +306,8 @@ REGISTRY = TableList(
 
 
 def _build_catalog(found: Mapping[str, Any], _path: KeyPath) -> CatalogSource:
+    from catalog.catalog import CatalogSource
+
     return CatalogSource(found["ref"], found["key"])
 
 
@@ -376,4 +378,8 @@ VARIABLES = (
     Variable("BANGER_REGISTRY_USERNAME", "Counts when the registry's entry has none."),
     Variable("BANGER_REGISTRY_PASSWORD", "Comes with it.", is_secret=True),
     Variable("BANGER_REGISTRY_CA", "A file with certificates, for all registries."),
+    Variable("BANGER_PUBLISH_TO", "Where `publish` puts images and kernels: `registry.example.com/team`."),
+    Variable("BANGER_PUBLISH_VERSION", "What is published is called by it."),
+    Variable("BANGER_SIGNING_KEY", "The private key to sign with: the path of its file, or PEM.", is_secret=True),
+    Variable("COSIGN_PASSWORD", "Opens that key.", is_secret=True),
 )

@@ -10,7 +10,6 @@ before the rest is planned. Nothing below it depends on where the image comes fr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,11 +18,14 @@ from blake3 import blake3
 from cache import Object, Store
 from pipelines.graph import build
 from pipelines.job import Job
+from pipelines.oci.config import parse_document
 from pipelines.oci.layer import plan_layer
 from pipelines.oci.limits import Limits
-from pipelines.oci.manifest import Layer, resolve_image
+from pipelines.oci.manifest import Layer, parse_descriptor, resolve_image
 from pipelines.oci.rootfs import plan_rootfs
-from pipelines.oci.source import Descriptor, Source
+from pipelines.oci.source import Source, parse_digest
+from pipelines.oci.sources import is_local
+from pipelines.remote import RemoteCache
 from pipelines.reporter import Reporter, Silent
 from pipelines.step import Artifact, Step
 
@@ -97,19 +99,32 @@ def plan_config(answer: bytes, config: bytes) -> Step:
     )
 
 
-def resolve(store: Store, source: Source, reporter: Reporter) -> tuple[Step, Answer]:
-    """Ask now. A step that keeps the answer is returned too: its `config` is one of the image's artifacts."""
+def resolve(store: Store, source: Source, reporter: Reporter, remote: RemoteCache | None = None) -> tuple[Step, Answer]:
+    """Ask now. A step that keeps the answer is returned too: its `config` is one of the image's artifacts.
+
+    What was never asked here may be answered by the remote cache (see `Graph`).
+    """
     step = plan_resolve(source)
-    graph = build(store, [step], reporter, refresh=True)
+    # The same path is another image on another host.
+    graph = build(store, [step], reporter, refresh=True, remote=None if is_local(source.reference) else remote)
     record = graph.record(step)
     assert record is not None
     answer, config = (store.path(record.outputs[name]).read_bytes() for name in ("answer", "config"))
-    found = json.loads(answer)
-    layers = tuple(
-        Layer(Descriptor(each["media_type"], each["digest"], each["size_bytes"]), each["diff_id"])
-        for each in found["layers"]
-    )
-    return plan_config(answer, config), Answer(found["reference"], found["digest"], found["manifest_digest"], layers)
+    return plan_config(answer, config), parse_answer(answer, source.reference)
+
+
+def parse_answer(raw: bytes, reference: str) -> Answer:
+    """Raises CORRUPT for what is no answer about `reference`: it may come from elsewhere."""
+    found = parse_document(raw, "the recorded answer")
+    if found.text("reference") != reference:
+        found.refuse("reference")
+    layers = []
+    for each in found.documents("layers"):
+        fields = {"mediaType": each.text("media_type"), "digest": each.text("digest")}
+        descriptor = parse_descriptor({**fields, "size": each.fields.get("size_bytes")})
+        layers.append(Layer(descriptor, parse_digest(each.text("diff_id"))))
+    digest, manifest_digest = (parse_digest(found.text(name)) for name in ("digest", "manifest_digest"))
+    return Answer(reference, digest, manifest_digest, tuple(layers))
 
 
 def plan_oci_image(name: str, config: Step, answer: Answer, source: Source, limits: Limits) -> dict[str, Artifact]:

@@ -20,7 +20,8 @@ _READY = "READY> "
 _INTERACTIVE = {"bash": ["bash", "--norc", "--noprofile", "-i"], "zsh": ["zsh", "-f", "-i"]}
 _SETUP = {
     "bash": "bind 'set bell-style none'; source {script}; PS1={prompt!r}",
-    "zsh": "autoload -Uz compinit; compinit -D -u; source {script}; bindkey -e; PS1={prompt!r}",
+    # As it is installed: a file of that name in the fpath.
+    "zsh": "fpath=({script.parent} $fpath); autoload -Uz compinit; compinit -D -u; bindkey -e; PS1={prompt!r}",
 }
 # bash calls a function with these variables; what it would ask compopt for is told too.
 _BASH = """
@@ -36,7 +37,8 @@ _banger_completion "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1
 def write_script(cli: Cli, shell: str) -> Path:
     done = cli.run("completion", shell)
     assert (done.returncode, done.stderr) == (0, "")
-    script = cli.home / f"completion.{shell}"
+    script = cli.home / shell / "_banger"
+    script.parent.mkdir(exist_ok=True)
     script.write_text(done.stdout)
     return script
 

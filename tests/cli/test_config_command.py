@@ -23,11 +23,20 @@ def _show(cli: Cli, *words: str) -> dict[str, dict[str, Any]]:
 
 
 def test_without_a_file_everything_is_a_default_or_the_host_s(cli: Cli) -> None:
+    cli.environment = {"BANGER_DAEMON_AUTOSTART": ""}
     rows = _show(cli)
     assert rows["vmm"] == {"key": "vmm", "value": "auto", "origin": "default", "place": None}
     assert rows["ssh_key_path"]["value"] is None
     assert rows["file_sync"]["value"] == rows["registry"]["value"] == []
     assert {row["origin"] for row in rows.values()} <= {"default", "host-derived"}
+
+
+def test_what_each_catalog_says_is_shown(cli: Cli) -> None:
+    cli.configure('[[catalog]]\nref = "a.example.com/team/catalog:stable"\nkey = "~/team.pub"\n')
+    rows = _show(cli)
+    shown = {key: row["value"] for key, row in rows.items() if "catalog" in key}
+    assert "a.example.com/team/catalog:stable" in shown.values()
+    assert str(cli.home / "team.pub") in map(str, shown.values())
 
 
 def test_each_value_has_its_origin(cli: Cli) -> None:

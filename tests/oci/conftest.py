@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.oci.registries import Authority, Registry, TokenServer, make_authority, make_layer, run_registry
+from tests.oci.team import Team
 from tests.oci.user import User
 
 
@@ -58,3 +61,40 @@ def make_user(tmp_path: Path) -> Callable[[str], User]:
 @pytest.fixture
 def layers() -> list[bytes]:
     return [make_layer(f"file-{number}", 200_000, number) for number in range(3)]
+
+
+@pytest.fixture(scope="session")
+def publish_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """A folder with all that a team has which published one image, of that name and version; made when first asked."""
+    known: dict[tuple[str, str], Path] = {}
+
+    def publish(name: str, version: str) -> Path:
+        if (name, version) not in known:
+            folder = known[name, version] = tmp_path_factory.mktemp("team")
+            with run_registry(folder / "registry") as registry:
+                team = Team(registry, folder)
+                team.build(name, b"hello")
+                team.publish(name, "--version", version)
+        return known[name, version]
+
+    return publish
+
+
+@pytest.fixture
+def make_team(tmp_path: Path, publish_once: Callable[[str, str], Path]) -> Iterator[Callable[[str, str], Team]]:
+    """A team that has published an image, with a registry of its own."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name: str, version: str) -> Team:
+            folder = tmp_path / "team"
+            shutil.copytree(publish_once(name, version), folder, symlinks=True)
+            return Team(stack.enter_context(run_registry(folder / "registry")), folder)
+
+        yield make
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Iterator[Team]:
+    """With a registry that no other test has seen."""
+    with run_registry(tmp_path / "registry") as registry:
+        yield Team(registry, tmp_path)

@@ -19,7 +19,7 @@ class User:
     """Somebody with a home, where nobody is logged in anywhere."""
 
     def __init__(self, home: Path) -> None:
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         self.environment = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "PATH": os.environ["PATH"]}
         self.paths = Paths.from_environment(self.environment)
 

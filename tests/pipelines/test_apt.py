@@ -15,7 +15,6 @@ from pipelines.apt import (
     _release_date,
     _without_credentials,
     find_mirrors,
-    format_pins,
     format_sources,
 )
 
@@ -60,11 +59,6 @@ def test_an_unknown_line_is_refused(line: str) -> None:
     with pytest.raises(BangerError) as caught:
         _parse_uri_line(line)
     assert caught.value.reason is Reason.COMMAND_FAILED
-
-
-def test_a_lock_pins_every_package_to_its_version() -> None:
-    lock = {"packages": [{"name": "git", "version": "1:2.39"}, {"name": "jq", "version": "1.6-2"}]}
-    assert format_pins(lock) == ["git=1:2.39", "jq=1.6-2"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,224 @@
+"""Results of steps on their way into the remote cache: those that made an image or a kernel, and what these came from.
+
+What a name stands for carries the records of its last steps. The rest of the chain is what the store still knows to
+have given their inputs. What is not there any more is left out; of an output that was collected the record goes alone,
+which will do for whoever needs only what comes after it.
+
+Incremental: a result that is there already sends nothing. What is signed is a manifest whose record is ours, whoever
+put it there: the record fixes all that is ever believed of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from blake3 import blake3
+
+from banger.errors import BangerError, Reason
+from banger.run import is_cancelled
+from cache import Digest, Object, Record, Store, format_record, key_of, parse_record
+from cache.layout import iterate_records
+from catalog.local import Named
+from catalog.signatures import PrivateKey
+from pipelines.oci.artifact import OciArtifact, describe_blob, parse_artifact
+from pipelines.oci.manifest import OCI_MANIFEST
+from pipelines.oci.push import Pusher
+from pipelines.oci.signatures import push_signature
+from pipelines.oci.source import Descriptor
+from pipelines.oci.sources import is_local
+from pipelines.remote import (
+    ARTIFACT_TYPE,
+    OBJECT_TYPE,
+    PACKED_TYPE,
+    RECORD_TYPE,
+    describe_output,
+    format_step,
+    match_outputs,
+)
+from pipelines.remote_repository import point_to
+from pipelines.reporter import Reporter
+
+# zstd's own default: what is large here is compressed already, or short-lived.
+_LEVEL = 3
+_CHUNK_BYTES = 1 << 20
+# What compressing has to gain for it to be worth unpacking everywhere.
+_GAIN = 0.95
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was looked at (`steps`), and what was sent; `blobs` and `bytes` are those of results and signatures."""
+
+    steps: int
+    sent_steps: int
+    signatures: int
+    blobs: int
+    bytes: int
+
+
+def push_named(
+    pusher: Pusher, store: Store, named: Sequence[Named], key: PrivateKey | None, reporter: Reporter
+) -> Pushed:
+    """Push what made these images and kernels, each step once; with a `key`, sign each of them."""
+    for each in named:
+        each.restore(store)
+    return push_records(pusher, store, collect_records(store, named), key, reporter)
+
+
+def push_records(
+    pusher: Pusher, store: Store, records: Mapping[Digest, Record], key: PrivateKey | None, reporter: Reporter
+) -> Pushed:
+    """The same for these steps."""
+    blobs, bytes_ = pusher.uploaded_blobs, pusher.uploaded_bytes
+    sent = signatures = 0
+    for step_key, record in records.items():
+        digest, is_sent = _push_step(pusher, store, step_key, record, reporter)
+        sent += is_sent
+        if key is not None:
+            signatures += push_signature(pusher, pusher.repository, digest, key)
+    return Pushed(len(records), sent, signatures, pusher.uploaded_blobs - blobs, pusher.uploaded_bytes - bytes_)
+
+
+def collect_records(store: Store, named: Sequence[Named]) -> dict[Digest, Record]:
+    """The records of all steps that led to these names, as far as they are known; what comes first is first."""
+    known = dict(read_records(store))
+    by_output: dict[Digest, list[Digest]] = {}
+    by_outputs: dict[frozenset[tuple[str, Digest]], list[Digest]] = {}
+    for key, record in known.items():
+        for made in record.outputs.values():
+            by_output.setdefault(made.digest, []).append(key)
+        by_outputs.setdefault(_outputs(record), []).append(key)
+    found: dict[Digest, Record] = {}
+
+    def visit(key: Digest, record: Record) -> None:
+        if key in found:
+            return
+        for digest in record.inputs.values():
+            for maker in by_output.get(digest, ()):
+                visit(maker, known[maker])
+        found[key] = record
+
+    for each in named:
+        for key, record in each.records.items():
+            # What was resolved is kept by its content too: the answer is the other step that gave the same.
+            for twin in by_outputs.get(_outputs(record), ()):
+                visit(twin, known[twin])
+            visit(key, record)
+    return found
+
+
+def read_records(store: Store) -> Iterator[tuple[Digest, Record]]:
+    for entry in iterate_records(store.root):
+        try:
+            record = parse_record(Path(entry.path).read_bytes())
+        except (OSError, ValueError):
+            # A miss, as everywhere.
+            continue
+        key = key_of(record.step, record.version, record.parameters, record.inputs)
+        # What a path stands for on this host means nothing elsewhere.
+        if key == entry.name and not (record.step == "oci-resolve" and is_local(str(record.parameters["reference"]))):
+            yield key, record
+
+
+def _outputs(record: Record) -> frozenset[tuple[str, Digest]]:
+    return frozenset((name, made.digest) for name, made in record.outputs.items())
+
+
+def _push_step(pusher: Pusher, store: Store, key: Digest, record: Record, reporter: Reporter) -> tuple[str, bool]:
+    """The manifest's digest, and whether it had to be sent."""
+    name = f"push:{record.step}-{key[:12]}"
+    present = {output: made for output, made in record.outputs.items() if store.has(made)}
+    there = _find_there(pusher, key, record, present)
+    if there is not None:
+        reporter.cached(name)
+        return there, False
+    reporter.started(name)
+    begin, before = time.monotonic(), pusher.uploaded_bytes
+    layers = {}
+    for output, made in present.items():
+
+        def tell(what: str, done: int, total: int, output: str = output) -> None:
+            reporter.progress(name, f"{what} {output}", done, total)
+
+        layers[output] = describe_output(output, made, _push_output(pusher, store, made, tell))
+    manifest, config = format_step(record, layers)
+    pusher.push_blob(describe_blob(config, RECORD_TYPE).digest, len(config), partial(io.BytesIO, config))
+    digest = pusher.push_manifest(manifest, OCI_MANIFEST, key)
+    reporter.finished(name, time.monotonic() - begin, pusher.uploaded_bytes - before)
+    return digest, True
+
+
+def _find_there(pusher: Pusher, key: Digest, record: Record, present: Mapping[str, Object]) -> str | None:
+    """The digest of a manifest that is there for our very record, with all outputs that we could add."""
+    try:
+        source = point_to(pusher, key)
+        root, raw = source.read_root()
+        artifact: OciArtifact = parse_artifact(root, raw, ARTIFACT_TYPE, source.reference)
+        layers = match_outputs(record, artifact, key)
+    except BangerError as error:
+        if error.reason in (Reason.NOT_FOUND, Reason.CORRUPT, Reason.BAD_INPUT, Reason.TOO_LARGE):
+            return None
+        raise
+    config = describe_blob(format_record(record), RECORD_TYPE)
+    blobs = [artifact.config, *layers.values()]
+    if artifact.config.digest != config.digest or not present.keys() <= layers.keys():
+        return None
+    return root.digest if all(pusher.has_blob(blob.digest, blob.size_bytes) for blob in blobs) else None
+
+
+def _push_output(pusher: Pusher, store: Store, made: Object, tell: Callable[[str, int, int], None]) -> Descriptor:
+    """Send an output, compressed if that gains something; gives what was sent."""
+    path = store.path(made)
+    with store.temporary_dir() as folder:
+        whole, packed = _pack(path, folder / "packed", made, lambda done: tell("compressing", done, made.size_bytes))
+        is_packed = packed.size_bytes < made.size_bytes * _GAIN
+        sent = packed if is_packed else whole
+
+        def open_content() -> IO[bytes]:
+            return (folder / "packed" if is_packed else path).open("rb")
+
+        def tell_sent(done: int) -> None:
+            tell("uploading", done, sent.size_bytes)
+
+        pusher.push_blob(sent.digest, sent.size_bytes, open_content, tell_sent)
+    return sent
+
+
+def _pack(path: Path, packed: Path, made: Object, tell: Callable[[int], None]) -> tuple[Descriptor, Descriptor]:
+    """What the object is as a blob, and what it is compressed, which is written to `packed`: one frame (RFC 8878).
+
+    Raises CORRUPT when the file is not the object any more.
+    """
+    import zstandard
+
+    chunker = zstandard.ZstdCompressor(level=_LEVEL).chunker(size=made.size_bytes, chunk_size=_CHUNK_BYTES)
+    own, as_it_is, as_packed = blake3(), hashlib.sha256(), hashlib.sha256()
+    with path.open("rb") as file, packed.open("xb") as sink:
+
+        def write(chunks: Iterable[bytes]) -> None:
+            for chunk in chunks:
+                as_packed.update(chunk)
+                sink.write(chunk)
+
+        while data := file.read(_CHUNK_BYTES):
+            if is_cancelled():
+                raise KeyboardInterrupt
+            own.update(data)
+            as_it_is.update(data)
+            write(chunker.compress(data))
+            tell(file.tell())
+        write(chunker.finish())  # type: ignore[no-untyped-call]
+        size_bytes = sink.tell()
+    if own.hexdigest() != made.digest:
+        raise BangerError(f"{path} is damaged", reason=Reason.CORRUPT, hint="banger cache verify")
+    return (
+        Descriptor(OBJECT_TYPE, f"sha256:{as_it_is.hexdigest()}", made.size_bytes),
+        Descriptor(PACKED_TYPE, f"sha256:{as_packed.hexdigest()}", size_bytes),
+    )
