@@ -22,7 +22,7 @@ MAX_DOCUMENT_BYTES = 4 << 20
 _MAX_NUMBER = (1 << 53) - 1
 _MAX_TEXT_CHARS = 1000
 # What stands in a table, a tag or a file name without being quoted.
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:@/-]{0,255}")
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:@/-]{0,255}")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Fields:
     def word(self, name: str, default: str | None = None) -> str:
         """Text without spaces, quotes and control characters: a version, a digest, a reference."""
         value = self.text(name, default)
-        if value != default and _WORD.fullmatch(value) is None:
+        if value != default and WORD.fullmatch(value) is None:
             self.refuse(name, "no plain word")
         return value
 
@@ -90,7 +90,7 @@ class Fields:
         if len(found.values) > most:
             self.refuse(name, f"no object of at most {most}")
         for key in found.values:
-            if _WORD.fullmatch(key) is None:
+            if WORD.fullmatch(key) is None:
                 found.refuse(key, "no plain word")
         return {key: found.word(key) for key in found.values}
 

@@ -23,6 +23,8 @@ from banger.errors import BangerError, Reason
 from banger.run import is_cancelled
 from cache import Object, Store
 from catalog.bundle import DOCUMENT, ROLES, Bundle, Kind, format_bundle, parse_bundle, without_times
+from catalog.fields import WORD
+from catalog.kernels import DEFAULT_KERNEL
 from catalog.local import Named
 from pipelines.graph import build
 from pipelines.job import Job
@@ -47,7 +49,6 @@ _MAX_WINDOW_BYTES = 1 << 27
 # What an image or kernel that is here says of where it comes from, and a bundle says on.
 _SOURCES = ("recipe", "reference", "digest", "manifest_digest", "base")
 _RELEASE = re.compile(rb"Linux version ([0-9][0-9A-Za-z.+~_-]{0,63}) \(")
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:@/-]{0,255}")
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def pack(store: Store, kind: Kind, target: Target, named: Named, version: str | 
     told = json.loads(store.path(record.outputs["descriptors"]).read_bytes())
     bundle = describe(store, kind, named, version)
     config = format_bundle(bundle)
+    # What nobody could pull is refused here: a summary that is too long, a distribution with a space in its name.
+    parse_bundle(config, kind)
     layers = tuple(
         (
             with_title(Descriptor(role.media_type, told[name]["digest"], told[name]["size_bytes"]), role.title),
@@ -164,9 +167,9 @@ def describe(store: Store, kind: Kind, named: Named, version: str | None) -> Bun
         files=files,
         summary=str(details.get("summary", "")),
         distro=str(details.get("distro", "")),
-        kernel=str(details.get("kernel", "")),
+        kernel=str(details.get("kernel") or DEFAULT_KERNEL) if kind is Kind.IMAGE else "",
         runtime=str(details.get("runtime", "")),
-        source={name: text for name, text in source.items() if _WORD.fullmatch(text)},
+        source={name: text for name, text in source.items() if WORD.fullmatch(text)},
         provenance={key: without_times(record) for key, record in named.records.items()},
     )
 

@@ -56,6 +56,7 @@ _CONTENTS = (
     "var/lib/dhcp",
     "var/lib/dhcpcd",
     "var/lib/systemd/coredump",
+    "var/lib/systemd/timers",
     "var/log/journal",
     "var/run",
     "var/tmp",

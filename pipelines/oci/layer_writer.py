@@ -20,7 +20,8 @@ from pipelines.oci.tar import BLOCK_BYTES, Entry, Kind
 from pipelines.oci.tar_writer import END, format_header
 
 OUTPUTS = ("blob", "index")
-_ZSTD_LEVEL = 3
+# Quick rather than small: it is read again each time that an image is joined.
+_ZSTD_LEVEL = 1
 
 
 class LayerWriter:

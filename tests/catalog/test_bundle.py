@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banger.errors import BangerError, Reason
-from cache import Digest, Object, Record, key_of
+from cache import JSON, Digest, Object, Record, key_of
 from catalog.bundle import ROLES, Bundle, Kind, format_bundle, parse_bundle
 
 _A, _B = Digest("a" * 64), Digest("b" * 64)
 
 
 def _record(made_at: float = 1.5) -> tuple[Digest, Record]:
-    parameters = {"recipe": "x", "n": 1}
+    parameters: dict[str, JSON] = {"recipe": "x", "n": 1}
     record = Record("rootfs", 2, parameters, {"lock": _A}, {"rootfs": Object(_B, 7)}, made_at, 3.5)
     return key_of("rootfs", 2, parameters, {"lock": _A}), record
 

@@ -266,6 +266,18 @@ def test_an_image_that_goes_by_a_reference_needs_a_name_first(team: Team) -> Non
     assert "--name" in refused["hint"]
 
 
+def test_what_nobody_could_pull_is_not_published(team: Team) -> None:
+    team.build("tool", b"hello")
+    manifest = team.publisher.paths.images.folder / "tool/manifest.json"
+    manifest.write_text(
+        manifest.read_text().replace('"kernel": "debian-6.12"', '"kernel": "debian-6.12", "distro": "a b"')
+    )
+    refused = team.publisher.refusal("image", "publish", "tool", "--to", team.place)
+    assert refused["reason"] == Reason.CORRUPT
+    assert "distro" in refused["message"]
+    assert not team.data.exists() or not list(team.data.rglob("link"))
+
+
 def test_what_is_not_here_is_not_published(team: Team) -> None:
     for kind in ("image", "kernel"):
         assert team.publisher.refusal(kind, "publish", "nothing", "--to", team.place)["reason"] == Reason.NOT_FOUND

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -16,7 +18,11 @@ from pipelines.apt import (
     _without_credentials,
     find_mirrors,
     format_sources,
+    plan_mirrors,
 )
+
+if TYPE_CHECKING:
+    from conftest import Bench
 
 _HASH = "a" * 64
 
@@ -109,3 +115,17 @@ def test_the_date_of_a_release_is_that_of_its_file(tmp_path: Path) -> None:
     with pytest.raises(BangerError) as caught:
         _release_date(tmp_path, "trixie")
     assert caught.value.reason is Reason.NOT_FOUND
+
+
+def test_a_host_without_apt_has_no_mirrors_for_an_image_that_was_built_elsewhere(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    step = plan_mirrors(None)
+    bench.build(step)
+    record = bench.graph(step).record(step)
+    assert record is not None
+    assert json.loads(bench.store.path(record.outputs["mirrors"]).read_bytes()) == {}
+    assert [text for verb, text in bench.reporter.told if verb == "note"] == [
+        "the program 'apt-get' is missing: the machine gets no sources of packages"
+    ]
