@@ -46,6 +46,8 @@ _PACKAGE_OF = {
     "apt-get": "apt",
 }
 
+_SECRETS = ("BANGER_SIGNING_KEY", "COSIGN_PASSWORD", "BANGER_REGISTRY_PASSWORD")
+
 _children: set[subprocess.Popen[bytes]] = set()
 _children_lock = threading.Lock()
 _cancelled = threading.Event()
@@ -112,6 +114,15 @@ def shielded() -> Iterator[None]:
         _shield.up = before
 
 
+def child_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Ours with changes (None takes a variable out), and without the secrets that are for us alone.
+
+    What is started may start what nobody has vouched for: the scripts of a package, say.
+    """
+    wanted = {**os.environ, **dict.fromkeys(_SECRETS), **changes}
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
 @contextlib.contextmanager
 def start(
     argv: Sequence[str],
@@ -136,9 +147,7 @@ def start(
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-        env=None
-        if env is None
-        else {name: value for name, value in {**os.environ, **env}.items() if value is not None},
+        env=child_environment({} if env is None else env),
         start_new_session=True,
     )
     if not getattr(_shield, "up", False):

@@ -255,3 +255,11 @@ def test_printable_text_holds_nothing_that_a_terminal_obeys(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     assert printable(shown) == shown
+
+
+def test_secrets_that_are_for_us_alone_are_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BANGER_SIGNING_KEY", "COSIGN_PASSWORD", "BANGER_REGISTRY_PASSWORD", "HARMLESS"):
+        monkeypatch.setenv(name, "told")
+    for changes in (None, {"OTHER": "told"}):
+        said = run(["env"], env=changes).stdout.decode().splitlines()
+        assert {line.partition("=")[0] for line in said if line.endswith("=told")} == {"HARMLESS", *(changes or {})}

@@ -14,6 +14,7 @@ from banger.daemon.place import Place
 from banger.daemon.protocol import MAX_LINE_BYTES, format_request, parse_answer
 from banger.errors import BangerError, Reason
 from banger.paths import Paths
+from banger.run import child_environment
 
 _ANSWER_S = 2.0
 _START_S = 10.0
@@ -115,6 +116,7 @@ def _spawn(place: Place) -> subprocess.Popen[bytes]:
             stderr=fd,
             start_new_session=True,
             cwd="/",
+            env=child_environment({}),
         )
     finally:
         os.close(fd)

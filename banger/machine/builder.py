@@ -20,6 +20,7 @@ from banger.machine import lifecycle
 from banger.machine.identity import find_nameservers
 from banger.machine.machines import Machines
 from banger.machine.record import Machine, Records, Wish
+from banger.network import DEFAULT_SUBNET, Subnet
 from banger.paths import Paths, ensure_private
 from banger.run import is_cancelled, shielded
 from banger.settings import Settings
@@ -42,11 +43,12 @@ class Builders:
 
     paths: Paths
     settings: Settings
+    subnet: Subnet = DEFAULT_SUBNET
 
     def run(self, guest: Guest) -> None:
         choice = choose_monitor(self.settings)
         with contextlib.closing(Records(self.paths.database)) as records, contextlib.ExitStack() as undo:
-            machines = Machines(records, self.paths, self.settings)
+            machines = Machines(records, self.paths, self.settings, self.subnet)
             wish = Wish(
                 name=f"build-{secrets.token_hex(4)}",
                 image=guest.what,

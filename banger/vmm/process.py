@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from banger.errors import BangerError, Reason
-from banger.run import format_command, get_program, printable
+from banger.run import child_environment, format_command, get_program, printable
 
 _LAST_WORDS_BYTES = 4096
 _LAST_WORDS_LINES = 6
@@ -55,6 +55,7 @@ def spawn(argv: Sequence[str], log: Path, on_spawned: OnSpawned = lambda _proces
             stderr=fd,
             start_new_session=True,
             cwd="/",
+            env=child_environment({}),
         )
     finally:
         os.close(fd)
