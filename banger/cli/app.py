@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Callable
@@ -61,12 +62,26 @@ class App:
         from banger.machine import lifecycle
         from banger.machine.machines import Machines
 
-        machines = Machines(self.records, self.paths, self.settings, on_start=self._ensure_daemon)
+        machines = Machines(self.records, self.paths, self.settings, on_start=self._serve_names)
         lifecycle.remove_half_made(machines)
         if any(each.state is State.RUNNING for each in self.records.list()):
             # It may have been ended, or the host restarted.
             self._ensure_daemon()
         return machines
+
+    def _serve_names(self) -> None:
+        self._ensure_daemon()
+        from banger.network.privileges import can_change_network
+
+        if can_change_network() or not self.settings.daemon_autostart:
+            # The daemon tells the host's resolver of itself.
+            return
+        # It has no terminal on which sudo could ask; we have just been let through.
+        from banger.dns.routing import ensure_routed
+        from banger.network import DEFAULT_SUBNET
+
+        with contextlib.suppress(BangerError):
+            ensure_routed(DEFAULT_SUBNET, self.settings.dns_listen)
 
     def _ensure_daemon(self) -> None:
         """See that names are served and dead machines tidied up. Nothing waits for it, and nothing fails without it."""

@@ -72,11 +72,17 @@ def logs(app: App, follow: bool) -> None:
 
 
 @daemon.command()
-def install() -> None:
+@pass_app
+def install(app: App) -> None:
     """Have systemd start it with your session, and again when it fails."""
+    from banger.daemon import client
+    from banger.daemon.place import Place
     from banger.daemon.unit import install_unit
 
-    click.echo(install_unit())
+    place = Place.of(app.paths)
+    place.prepare()
+    # One that is there already would keep systemd's from starting.
+    click.echo(install_unit(place.log, lambda: client.stop(app.paths)))
 
 
 @daemon.command()

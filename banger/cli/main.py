@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import click
 
 from banger import __version__
-from banger.cli.output import print_error
-from banger.errors import BangerError, Reason
+from banger.cli.output import explain_refusal, print_error
+from banger.errors import BangerError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -132,25 +132,13 @@ def _run() -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _tell(_explain(error))
+        return _tell(explain_refusal(error))
     return 0
 
 
 def _tell(error: BangerError) -> int:
     print_error(error, as_json="--json" in _own_words())
     return 1
-
-
-def _explain(error: OSError) -> BangerError:
-    """What the system refused to somebody who had no better words for it."""
-    from cache.failures import explain
-
-    if isinstance(error.filename, str | bytes):
-        told = explain(error, "go on", Path(os.fsdecode(error.filename)))
-        # That the disk is ill is a guess of the store's, which has looked at all else before.
-        return BangerError(told.message, reason=told.reason, hint="" if told.reason is Reason.IO else told.hint)
-    # No file is named for what is open already: most often that is our stdout.
-    return BangerError(f"cannot go on: {error.strerror or error}", reason=explain(error, "", Path()).reason)
 
 
 def _open_standard_streams() -> None:

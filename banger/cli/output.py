@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
-from banger.errors import BangerError
+from banger.errors import BangerError, Reason
 from banger.run import printable
 
 
@@ -69,7 +71,6 @@ def paint(text: str, **style: object) -> str:
 
 
 def want_colour() -> bool:
-    import os
 
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -88,3 +89,15 @@ def format_time(moment: float) -> str:
 
 def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def explain_refusal(error: OSError) -> BangerError:
+    """What the system refused to somebody who had no better words for it."""
+    from cache.failures import explain
+
+    if isinstance(error.filename, str | bytes):
+        told = explain(error, "go on", Path(os.fsdecode(error.filename)))
+        # That the disk is ill is a guess of the store's, which has looked at all else before.
+        return BangerError(told.message, reason=told.reason, hint="" if told.reason is Reason.IO else told.hint)
+    # No file is named for what is open already: most often that is our stdout.
+    return BangerError(f"cannot go on: {error.strerror or error}", reason=explain(error, "", Path()).reason)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from banger.cli.app import App
 from banger.cli.named import print_made
-from banger.errors import BangerError
+from banger.errors import BangerError, Reason
 from catalog.names import parse_name
 
 if TYPE_CHECKING:
@@ -51,9 +51,13 @@ def _find_file(targets: Targets, kernel: str | None) -> Path | None:
     if "/" in kernel:
         return Path(kernel)
     try:
-        targets.check_kernel(kernel)
-    except BangerError:
-        if not Path(kernel).is_file():
+        # A name that is known here goes before a file, and a file before asking anybody.
+        targets.check_kernel(kernel, may_ask=False)
+    except BangerError as error:
+        # `bzImage` is no name at all.
+        if error.reason in (Reason.NOT_FOUND, Reason.BAD_INPUT) and Path(kernel).is_file():
+            return Path(kernel)
+        if error.reason is not Reason.NOT_FOUND:
             raise
-        return Path(kernel)
+        targets.check_kernel(kernel, may_ask=True)
     return None

@@ -1,4 +1,4 @@
-"""Several names on one command line."""
+"""Several names on one command line: the good ones are done, the bad ones reported."""
 
 from __future__ import annotations
 
@@ -7,19 +7,36 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from banger.cli.output import print_error
+from banger.cli.app import App
+from banger.cli.output import explain_refusal, print_error
 from banger.errors import BangerError
+from banger.machine.record import Machine
 
 
 def for_each(names: Sequence[str], act: Callable[[str], object]) -> None:
-    """Do it for every name, and print each that it was done for; the bad ones are reported, and the status is 1."""
+    """Do it for every name, and print each that it was done for. The status is 1 when one failed."""
     failed = False
     for name in dict.fromkeys(names):
         try:
             act(name)
             click.echo(name)
-        except BangerError as error:
-            print_error(error, as_json=False)
+        except (BangerError, OSError) as error:
+            print_error(error if isinstance(error, BangerError) else explain_refusal(error), as_json=False)
             failed = True
     if failed:
         sys.exit(1)
+
+
+def find_machines(
+    app: App, names: Sequence[str], *, report: bool = True, as_json: bool = False
+) -> tuple[list[Machine], bool]:
+    """The machines that there are, and whether one of the names was bad."""
+    found, failed = [], False
+    for name in dict.fromkeys(names):
+        try:
+            found.append(app.records.get(name))
+        except BangerError as error:
+            if report:
+                print_error(error, as_json=as_json)
+            failed = True
+    return found, failed

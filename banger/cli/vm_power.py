@@ -12,7 +12,7 @@ from banger.cli.app import App, check_seconds, pass_app
 from banger.cli.describe import describe
 from banger.cli.options import json_option
 from banger.cli.output import print_json, say
-from banger.cli.several import for_each
+from banger.cli.several import find_machines, for_each
 from banger.errors import BangerError, Reason
 from banger.machine.record import State
 
@@ -43,7 +43,8 @@ def stop(app: App, names: tuple[str, ...], timeout: float | None) -> None:
 
     if len(names) > 1:
         # They go down side by side; each is waited for below.
-        lifecycle.ask_to_stop(app.machines, [each for each in app.records.list() if each.name in names])
+        found, _ = find_machines(app, names, report=False)
+        lifecycle.ask_to_stop(app.machines, found)
     for_each(names, lambda name: lifecycle.stop(app.machines, app.records.get(name), timeout))
 
 
@@ -107,9 +108,8 @@ def prune(app: App, force: bool) -> None:
         click.confirm("Delete them, with their disks?", abort=True, err=True)
 
     def delete_stopped(name: str) -> None:
-        # It may have been started since.
-        if app.records.refresh(stopped[name]).state is State.STOPPED:
-            lifecycle.delete(app.machines, stopped[name])
+        if not lifecycle.delete(app.machines, stopped[name], only_if=lambda found: found.state is State.STOPPED):
+            raise BangerError(f"{name!r} has been started meanwhile", reason=Reason.WRONG_STATE)
 
     for_each(tuple(stopped), delete_stopped)
 

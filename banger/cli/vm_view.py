@@ -14,6 +14,7 @@ from banger.cli.app import App, pass_app
 from banger.cli.describe import describe
 from banger.cli.options import json_option
 from banger.cli.output import TerminalText, format_age, print_error, print_json, print_table
+from banger.cli.several import find_machines
 from banger.errors import BangerError, Reason
 from banger.machine.record import Machine, State
 from banger.sizes import format_bytes
@@ -32,7 +33,12 @@ _RATE_S = 0.5
 @pass_app
 def list_(app: App, everything: bool, only_names: bool, as_json: bool) -> None:
     """List the machines that run (`ps` for short)."""
-    machines = [each for each in app.records.list() if everything or each.state is not State.STOPPED]
+    machines = [
+        each
+        for each in app.records.list()
+        # What a creator that died has left goes with the next command that changes something.
+        if not each.is_half_made and (everything or each.state is not State.STOPPED)
+    ]
     if as_json:
         print_json([describe(app, machine) for machine in machines])
     elif only_names:
@@ -51,10 +57,16 @@ def list_(app: App, everything: bool, only_names: bool, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True, shell_complete=candidates.machines)
 @click.option("--json", is_flag=True, help="As always: the output is JSON.")
 @pass_app
-def show(app: App, /, names: tuple[str, ...], **_json: bool) -> None:
+def show(app: App, /, names: tuple[str, ...], **more: bool) -> None:
     """Print everything about a machine as JSON; of several machines, a list."""
-    described = [describe(app, app.records.get(name)) for name in dict.fromkeys(names)]
-    print_json(described if len(names) > 1 else described[0])
+    found, failed = find_machines(app, names, as_json=more["json"])
+    described = [describe(app, each) for each in found]
+    if len(names) > 1:
+        print_json(described)
+    elif described:
+        print_json(described[0])
+    if failed:
+        sys.exit(1)
 
 
 @click.command()
@@ -68,8 +80,9 @@ def ports(app: App, names: tuple[str, ...], as_json: bool) -> None:
     """
     from banger.machine.ports import list_ports
 
-    rows, values, failed = [], [], False
-    for machine in _choose(app, names):
+    rows, values = [], []
+    chosen, failed = _choose(app, names, as_json)
+    for machine in chosen:
         try:
             found = list_ports(app.machines, machine)
         except BangerError as error:
@@ -97,11 +110,8 @@ def stats(app: App, names: tuple[str, ...], as_json: bool) -> None:
 
     CPU is of one processor: a machine with four may use 400 %. DISK is what its two disks take here, of what they may.
     """
-    chosen = _choose(app, names)
+    chosen, failed = _choose(app, names, as_json)
     found = _measure(app, chosen)
-    if as_json:
-        print_json([asdict(each) for each in found])
-        return
     rows = [
         (
             each.name,
@@ -113,7 +123,12 @@ def stats(app: App, names: tuple[str, ...], as_json: bool) -> None:
         )
         for each in found
     ]
-    print_table(("NAME", "STATE", "CPU", "MEMORY", "DISK", "NET IN / OUT"), rows)
+    if as_json:
+        print_json([asdict(each) for each in found])
+    else:
+        print_table(("NAME", "STATE", "CPU", "MEMORY", "DISK", "NET IN / OUT"), rows)
+    if failed:
+        sys.exit(1)
 
 
 @click.command()
@@ -140,10 +155,10 @@ def logs(app: App, name: str, follow: bool) -> None:
     sys.stdout.flush()
 
 
-def _choose(app: App, names: tuple[str, ...]) -> list[Machine]:
+def _choose(app: App, names: tuple[str, ...], as_json: bool) -> tuple[list[Machine], bool]:
     if names:
-        return [app.records.get(name) for name in dict.fromkeys(names)]
-    return [each for each in app.records.list() if each.state is State.RUNNING]
+        return find_machines(app, names, as_json=as_json)
+    return [each for each in app.records.list() if each.state is State.RUNNING], False
 
 
 def _measure(app: App, chosen: list[Machine]) -> list[Stats]:

@@ -71,7 +71,8 @@ def start(paths: Paths) -> dict[str, Any]:
     while time.monotonic() < deadline:
         if (status := find_status(paths)) is not None:
             return status
-        if child.poll() is not None:
+        # One that ends well has found another that is just coming up.
+        if child.poll():
             break
         time.sleep(_POLL_S)
     from banger.vmm.process import last_words
@@ -96,7 +97,12 @@ def stop(paths: Paths) -> bool:
     except BangerError as error:
         if error.reason is not Reason.UNAVAILABLE:
             raise
-        return False
+        pid = place.find_holder()
+        if pid is None:
+            return False
+        raise BangerError(
+            f"bangerd (pid {pid}) does not answer", reason=Reason.UNAVAILABLE, hint=f"kill {pid}; machines go on"
+        ) from error
     if process is not None and not wait_gone(process, _START_S):
         raise BangerError("bangerd does not end", reason=Reason.TIMEOUT, hint=f"kill {process.pid}")
     return True

@@ -22,7 +22,6 @@ from banger.daemon.watch import Watch
 from banger.dns.routing import ensure_routed
 from banger.errors import BangerError
 from banger.machine.machines import Machines
-from banger.machine.ssh_config import write_ssh_config
 from banger.settings import load_settings
 
 if TYPE_CHECKING:
@@ -49,8 +48,10 @@ class Daemon:
         self._dns: DnsServer | None = None
         self._dns_trouble = ""
         self._is_routed = False
-        # For what may take its time: one thing after the other.
+        self._needs_ssh_config = True
+        # For what may take its time, one thing after the other; and for what guests may make take as long as they like.
         self._aside = concurrent.futures.ThreadPoolExecutor(1)
+        self._slow = concurrent.futures.ThreadPoolExecutor(1)
 
     async def run(self) -> bool:
         loop = asyncio.get_running_loop()
@@ -72,7 +73,9 @@ class Daemon:
             if self._dns is not None:
                 await self._dns.close()
             await self._service.close()
-            self._aside.shutdown(cancel_futures=True)
+            for executor in (self._aside, self._slow):
+                # Not waited for: it may be killed at any moment anyway.
+                executor.shutdown(wait=False, cancel_futures=True)
             self._diary.note("ended")
         return self._again
 
@@ -86,27 +89,29 @@ class Daemon:
         after_s = self._machines.settings.auto_stop_stale_after_s
         if after_s is not None:
             pause_s = min(_MOST_STALE_S, max(_LEAST_STALE_S, after_s / 10))
-            duties.append(self._every(pause_s, lambda: self._do_aside(self._watch.stop_stale, after_s)))
+            duties.append(self._every(pause_s, lambda: self._do(self._slow, self._watch.stop_stale, after_s)))
         return duties
 
     async def _every(self, pause_s: float, act: Callable[[], Any]) -> None:
         while True:
             try:
                 await act()
-            except BangerError as error:
+            except (BangerError, OSError) as error:
                 # A full disk, a busy database: it is tried again.
-                self._diary.note(f"{error.message}: {error.hint}" if error.hint else error.message)
+                self._diary.note(str(error))
             await asyncio.sleep(pause_s)
 
-    async def _do_aside(self, act: Callable[..., None], *arguments: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._aside, act, *arguments)
+    async def _do(self, executor: concurrent.futures.Executor, act: Callable[..., None], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(executor, act, *arguments)
 
     async def _look(self) -> None:
-        if self._watch.look():
-            write_ssh_config(self._machines)
+        self._needs_ssh_config |= self._watch.look()
         for machine in self._watch.find_untidy():
-            await self._do_aside(self._watch.tidy, machine)
+            await self._do(self._aside, self._watch.tidy, machine)
         await self._route()
+        if self._needs_ssh_config:
+            await self._do(self._aside, self._watch.write_ssh_config)
+            self._needs_ssh_config = False
 
     async def _route(self) -> None:
         """Tell the host's resolver, as soon as there is a bridge to tell it of."""
@@ -116,7 +121,7 @@ class Daemon:
         elif not self._is_routed:
             # Whether or not there is a resolver that can be told: it is asked once for each bridge.
             self._is_routed = True
-            await self._do_aside(self._tell_resolver)
+            await self._do(self._aside, self._tell_resolver)
 
     def _tell_resolver(self) -> None:
         try:
@@ -126,7 +131,7 @@ class Daemon:
             self._diary.note(f"systemd-resolved does not ask here for .vm: {error.message}")
 
     async def _sample(self) -> None:
-        await self._do_aside(self._watch.sample)
+        await self._do(self._aside, self._watch.sample)
 
     def _renew(self) -> Callable[[], Any]:
         """Begin again when the code or the configuration is another, and has been the same for two looks."""
@@ -136,10 +141,10 @@ class Daemon:
         async def look() -> None:
             nonlocal seen
             now = fingerprint(self._machines.paths)
-            if now is None:
+            if now is None and seen is None:
                 self._diary.note("the code is gone: nothing is left to do")
                 self._ending.set()
-            elif now != first and now == seen:
+            elif now is not None and now != first and now == seen:
                 # What is wrong with a configuration is told, and the one from before counts on.
                 load_settings(self._machines.paths)
                 self._diary.note("the code or the configuration is another: beginning again")

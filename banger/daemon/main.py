@@ -9,7 +9,7 @@ import time
 from banger.daemon.daemon import run_daemon
 from banger.daemon.diary import Diary
 from banger.daemon.place import Place
-from banger.errors import BangerError
+from banger.errors import BangerError, Reason
 from banger.machine.machines import Machines
 from banger.machine.record import Records
 from banger.paths import Paths
@@ -30,8 +30,11 @@ def main() -> None:
     except BangerError as error:
         Diary().note("\n".join(filter(None, (error.message, error.hint))))
         sys.exit(1)
-    if again:
-        os.execv(sys.executable, [sys.executable, "-I", "-m", "banger.daemon.main"])  # noqa: S606
+    sys.stderr.flush()
+    if not again:
+        # Not by way of Python's own end, which waits for threads that a guest may keep waiting.
+        os._exit(0)
+    os.execv(sys.executable, [sys.executable, "-I", "-m", "banger.daemon.main"])  # noqa: S606
 
 
 def _run() -> bool:
@@ -43,7 +46,11 @@ def _run() -> bool:
         Diary().note("there is a bangerd of this user already")
         return False
     try:
-        return run_daemon(Machines(Records(paths.database), paths, load_settings(paths)), place)
+        records = Records(paths.database)
+        if records.is_exclusive:
+            # It would keep every command from deleting what fills the disk.
+            raise BangerError("the disk is full", reason=Reason.NO_SPACE, hint="banger vm delete NAME")
+        return run_daemon(Machines(records, paths, load_settings(paths)), place)
     finally:
         os.close(lock)
 

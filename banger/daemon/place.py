@@ -47,4 +47,22 @@ class Place:
         except BlockingIOError:
             os.close(fd)
             return None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
         return fd
+
+    def find_holder(self) -> int | None:
+        """The pid of the daemon that there is, whether or not it answers."""
+        path = self.folder / "bangerd.lock"
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.read(fd, 32)
+            return int(text) if text.isdigit() else None
+        finally:
+            os.close(fd)
+        return None

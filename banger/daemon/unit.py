@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from banger.errors import BangerError, Reason
@@ -17,6 +18,7 @@ Description=Names and tidiness for banger's machines
 [Service]
 ExecStart={program}
 Restart=on-failure
+StandardError=append:{log}
 # Machines are not its children, but were they: its end is not theirs.
 KillMode=process
 
@@ -25,14 +27,15 @@ WantedBy=default.target
 """
 
 
-def install_unit() -> Path:
+def install_unit(log: Path, make_way: Callable[[], object]) -> Path:
     """Write the unit and start it. Raises UNAVAILABLE where no systemd of this user answers."""
     path = _unit_path()
     _systemctl("--version")
     _systemctl("show-environment")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(format_unit(_find_bangerd()))
+    path.write_text(format_unit(_find_bangerd(), log))
     _systemctl("daemon-reload")
+    make_way()
     _systemctl("enable", "--now", _NAME)
     return path
 
@@ -46,8 +49,8 @@ def uninstall_unit() -> None:
         _systemctl("daemon-reload")
 
 
-def format_unit(program: Path) -> str:
-    return _UNIT.format(program=_quote(program))
+def format_unit(program: Path, log: Path) -> str:
+    return _UNIT.format(program=_quote(program), log=str(log).replace("%", "%%"))
 
 
 def _unit_path() -> Path:

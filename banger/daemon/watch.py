@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from banger.daemon.diary import Diary
@@ -16,20 +17,22 @@ from banger.machine import lifecycle
 from banger.machine.console_log import rotate_log
 from banger.machine.machines import Machines
 from banger.machine.record import Machine, Records, State
+from banger.machine.ssh_config import write_ssh_config
 from banger.machine.stats import Sample, Stats, make_stats, take_sample
-from banger.machine.usage import find_idle_s
+from banger.machine.usage import find_idle_s, hold_unused
 
 # After what was refused (a sudo that wants a password, say), and for a guest that does not answer.
 _AGAIN_S = 30.0
 
 
 class Watch:
-    """`look` and the questions are for the loop's thread, `tidy` and `stop_stale` for the other."""
+    """`look` and the questions are for the loop's thread, `stop_stale` for one of its own, the rest for the third."""
 
     def __init__(self, machines: Machines, diary: Diary) -> None:
         self._machines = machines
         # A connection for each thread.
-        self._elsewhere = Machines(Records(machines.paths.database), machines.paths, machines.settings, machines.subnet)
+        self._elsewhere = replace(machines, records=Records(machines.paths.database))
+        self._slow = replace(machines, records=Records(machines.paths.database))
         self._diary = diary
         self._version = -1
         self._known: list[Machine] = []
@@ -60,19 +63,21 @@ class Watch:
             each
             for each in self._known
             if self._not_before.get(each.id, 0.0) <= now
-            and (lifecycle.is_half_made(each) or (each.runtime and each.state is State.STOPPED))
+            and (each.is_half_made or (each.runtime and each.state is State.STOPPED))
         ]
 
     def tidy(self, machine: Machine) -> None:
         try:
-            if lifecycle.is_half_made(machine):
-                lifecycle.delete(self._elsewhere, machine)
+            if machine.is_half_made:
+                lifecycle.delete(self._elsewhere, machine, only_if=lambda found: found.is_half_made)
                 self._diary.note(f"{machine.name}: its creator died; what it had made is removed")
             elif lifecycle.reclaim(self._elsewhere, machine):
                 self._diary.note(f"{machine.name}: its monitor has ended; what it held is given back")
-        except BangerError as error:
-            if error.reason is not Reason.NOT_FOUND:
-                self._put_off(machine, error)
+        except (BangerError, OSError) as error:
+            self._put_off(machine, error)
+
+    def write_ssh_config(self) -> None:
+        write_ssh_config(self._elsewhere)
 
     def sample(self) -> None:
         """Count what each machine has used up to now, and keep its console log within bounds."""
@@ -87,21 +92,23 @@ class Watch:
         return [make_stats(self._machines, each, *self._samples.get(each.id, (None, None))) for each in self.machines()]
 
     def stop_stale(self, after_s: int) -> None:
-        """Stop what runs and was not used for so long."""
-        for machine in self._elsewhere.records.list():
+        """Stop what runs and was not used for so long. A guest may take its time over each question."""
+        slow = self._slow
+        for machine in slow.records.list():
             if machine.state is not State.RUNNING or self._not_before.get(machine.id, 0.0) > time.monotonic():
                 continue
             if time.time() - machine.used_at < after_s:
                 continue
             try:
-                idle_s = find_idle_s(self._elsewhere, machine, time.time())
-                if idle_s >= after_s:
-                    self._diary.note(f"{machine.name}: not used for {idle_s:.0f} s: it is stopped")
-                    lifecycle.stop(self._elsewhere, machine)
-            except BangerError as error:
-                if error.reason is not Reason.NOT_FOUND:
-                    self._put_off(machine, error)
+                with hold_unused(slow, machine) as is_unused:
+                    idle_s = find_idle_s(slow, machine, time.time()) if is_unused else 0.0
+                    if idle_s >= after_s:
+                        self._diary.note(f"{machine.name}: not used for {idle_s:.0f} s: it is stopped")
+                        lifecycle.stop(slow, machine)
+            except (BangerError, OSError) as error:
+                self._put_off(machine, error)
 
-    def _put_off(self, machine: Machine, error: BangerError) -> None:
-        self._diary.note(f"{machine.name}: {error.message}")
+    def _put_off(self, machine: Machine, error: BangerError | OSError) -> None:
+        if not isinstance(error, BangerError) or error.reason is not Reason.NOT_FOUND:
+            self._diary.note(f"{machine.name}: {error}")
         self._not_before[machine.id] = time.monotonic() + _AGAIN_S

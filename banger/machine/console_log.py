@@ -7,6 +7,7 @@ goes on writing to the same file, which it has open for appending: what it write
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,10 +27,16 @@ def rotate_log(log: Path, max_bytes: int = MAX_LOG_BYTES, kept_bytes: int = _KEP
             file.seek(size - kept_bytes)
             fresh = log.with_name(f"{log.name}.new")
             fresh.unlink(missing_ok=True)
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as old:
-                while block := file.read(_BLOCK_BYTES):
-                    old.write(block)
-            fresh.replace(_name_old(log))
+            try:
+                with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as old:
+                    while block := file.read(_BLOCK_BYTES):
+                        old.write(block)
+                fresh.replace(_name_old(log))
+            except OSError as error:
+                # Where there is no room for the end, room is what is needed most.
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                fresh.unlink(missing_ok=True)
             file.truncate(0)
     except FileNotFoundError:
         return False

@@ -61,6 +61,8 @@ class Database:
         ensure_private(path.parent)
         path.touch(mode=0o600)
         self.path = path
+        # No other process can use it meanwhile.
+        self.is_exclusive = False
         # SQLite waits for no one when it turns a new database to WAL ("database is locked"): one at a time here.
         with explained(path), locked(path.parent):
             self._open()
@@ -75,6 +77,7 @@ class Database:
             # needs none: so machines can be seen, and deleted to make room.
             self._connection.close()
             self._connect("PRAGMA locking_mode=EXCLUSIVE")
+            self.is_exclusive = True
         # What is current already is only read, which needs no room.
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         refuse_newer(self.path, version)

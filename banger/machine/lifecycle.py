@@ -121,8 +121,9 @@ def start(machines: Machines, machine: Machine, choice: Choice | None = None) ->
             shutil.rmtree(runtime, ignore_errors=True)
             runtime.mkdir(mode=0o700)
             undo.callback(shutil.rmtree, runtime, ignore_errors=True)
-            undo.callback(network.disconnect, machines.subnet, machine.address)
             network.connect(machines.subnet, machine.address, nat=machine.nat)
+            # Not before: an address that turned out to be somebody else's is theirs.
+            undo.callback(network.disconnect, machines.subnet, machine.address)
             # Recorded before it runs: whatever happens to us, its record leads to it.
             running = choice.monitor.start(
                 plan_spec(machines, machine, choice.monitor),
@@ -237,16 +238,19 @@ def kill(machines: Machines, machine: Machine, number: signal.Signals = signal.S
 
     What a monitor makes of a signal is its own affair; when it ends by it, what the machine held is given back.
     """
+    if machine.state is not State.RUNNING or machine.process is None:
+        raise BangerError(f"{machine.name!r} does not run", reason=Reason.WRONG_STATE)
+    # Before the lock, which a `stop` holds for as long as it waits: that one shall be cut short.
+    processes.kill(machine.process, number)
+    wait_s = _KILL_TIMEOUT_S if number == signal.SIGKILL else _SIGNAL_WAIT_S
+    if not processes.wait_gone(machine.process, wait_s):
+        return machine
     with locked(machines.folder(machine)):
         machine = machines.records.refresh(machine)
-        if machine.state is not State.RUNNING or machine.process is None:
-            raise BangerError(f"{machine.name!r} does not run", reason=Reason.WRONG_STATE)
-        processes.kill(machine.process, number)
-        wait_s = _KILL_TIMEOUT_S if number == signal.SIGKILL else _SIGNAL_WAIT_S
-        if not processes.wait_gone(machine.process, wait_s):
-            return machine
-        _free_host(machines, machine)
-        return machines.records.update(machine, process=None, runtime="")
+        if machine.state is State.STOPPED and machine.runtime:
+            _free_host(machines, machine)
+            machine = machines.records.update(machine, process=None, runtime="")
+    return machine
 
 
 def reclaim(machines: Machines, machine: Machine) -> bool:
@@ -266,36 +270,39 @@ def reclaim(machines: Machines, machine: Machine) -> bool:
     return True
 
 
-def delete(machines: Machines, machine: Machine) -> None:
-    """Everything of the machine goes, whatever state it is in."""
+def delete(machines: Machines, machine: Machine, *, only_if: Callable[[Machine], bool] = lambda _machine: True) -> bool:
+    """Everything of the machine goes, whatever state it is in. Nothing, and False, unless `only_if` holds by then."""
     folder = machines.folder(machine)
     if not folder.exists():
-        # Its creator died between record and folder.
-        machines.records.remove(machine)
-        return
+        # Its creator died between record and folder, or who deleted it between folder and record.
+        if only_if(machines.records.refresh(machine)):
+            machines.records.remove(machine)
+            return True
+        return False
     with locked(folder):
         machine = machines.records.refresh(machine)
+        if not only_if(machine):
+            return False
         # Not only of one that is made: a builder runs before.
         if machine.process is not None and processes.is_alive(machine.process):
             _kill(machine.process)
         _free_host(machines, machine)
-        # The record last: a machine that is only half deleted can be deleted again. Nothing is written before there is
-        # room again on a full disk.
+        # From here on it is half made, for whoever comes when we have died. On a full disk that cannot be written: what
+        # is removed makes room.
+        with contextlib.suppress(BangerError):
+            machines.records.update(machine, creator=processes.identify_self())
         shutil.rmtree(folder)
         machines.records.remove(machine)
-
-
-def is_half_made(machine: Machine) -> bool:
-    """Its creator died before it was whole."""
-    return machine.creator is not None and not processes.is_alive(machine.creator)
+    return True
 
 
 def remove_half_made(machines: Machines) -> None:
     """Undo what creators that died left behind."""
-    for machine in filter(is_half_made, machines.records.list()):
-        # Two commands may do this at once; and what cannot be undone now must not stop what was asked for.
-        with contextlib.suppress(BangerError):
-            delete(machines, machine)
+    for machine in machines.records.list():
+        if machine.is_half_made:
+            # Two commands may do this at once; and what cannot be undone now must not stop what was asked for.
+            with contextlib.suppress(BangerError):
+                delete(machines, machine, only_if=lambda found: found.is_half_made)
 
 
 def ask_to_stop(machines: Machines, wanted: Sequence[Machine]) -> None:

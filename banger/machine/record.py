@@ -67,6 +67,11 @@ class Machine:
     creator: ProcessId | None = None
 
     @property
+    def is_half_made(self) -> bool:
+        """Its creator died before it was whole, or who deleted it before it was gone."""
+        return self.creator is not None and not is_alive(self.creator)
+
+    @property
     def state(self) -> State:
         if self.creator is not None:
             return State.CREATING
@@ -78,6 +83,11 @@ class Records:
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """No other connection can be made meanwhile: the disk is full."""
+        return self._database.is_exclusive
 
     def close(self) -> None:
         self._database.close()

@@ -32,30 +32,30 @@ def in_session(machines: Machines, machine: Machine) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-        try:
+        # A note, no more: what the session came to must not be lost over it. The machine may be gone, too.
+        with contextlib.suppress(BangerError):
             machines.records.update(machine, used_at=time.time())
-        except BangerError as error:
-            # Deleted by its own session's end, or by somebody else.
-            if error.reason is not Reason.NOT_FOUND:
-                raise
 
 
-def find_idle_s(machines: Machines, machine: Machine, now: float) -> float:
-    """For how long nobody has used a machine that runs; 0 while somebody does, or when its guest does not say."""
-    if _has_session(machines.folder(machine)) or _has_connection(machines, machine):
-        return 0.0
-    return max(0.0, now - machines.records.refresh(machine).used_at)
-
-
-def _has_session(folder: Path) -> bool:
-    fd = _open(folder)
+@contextlib.contextmanager
+def hold_unused(machines: Machines, machine: Machine) -> Iterator[bool]:
+    """Whether it has no session of banger's now; if so, none begins before the block has ended."""
+    fd = _open(machines.folder(machine))
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        yield False
+    else:
+        yield True
     finally:
         os.close(fd)
-    return False
+
+
+def find_idle_s(machines: Machines, machine: Machine, now: float) -> float:
+    """For how long nobody has used a machine that runs and has no session; 0 while an ssh connection is open."""
+    if _has_connection(machines, machine):
+        return 0.0
+    return max(0.0, now - machines.records.refresh(machine).used_at)
 
 
 def _has_connection(machines: Machines, machine: Machine) -> bool:

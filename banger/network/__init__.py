@@ -1,7 +1,7 @@
 """The guests' network on the host: a bridge, a TAP for each guest, and a firewall around them.
 
 `connect` and `disconnect` make and remove all that one guest needs, each at the price of at most one sudo. Both are
-idempotent, and safe for different guests at the same moment. Which address a guest gets is decided, and reserved,
+idempotent, and safe at the same moment. Which address a guest gets is decided, and reserved,
 by the caller; everything else (MAC, TAP name) follows from it.
 
 Importing this costs little; pyroute2 is imported when something is changed.
@@ -47,12 +47,13 @@ def connect(subnet: Subnet, address: IPv4Address, *, nat: bool) -> None:
 def disconnect(subnet: Subnet, address: IPv4Address) -> None:
     """Nothing of the guest is left on the host: the TAP goes even while a monitor has it open. A missing one is fine.
 
-    Raises `BangerError` like `connect`; the TAP of another user is theirs, except for root.
+    So is that of another user, who has the address by now: it stays, also for root. Raises `BangerError` like
+    `connect`.
     """
     subnet.check_guest(address)
     if can_change_network():
         from banger.network.attachment import detach
 
-        detach(subnet, address, owner_uid=os.getuid() or None)
+        detach(subnet, address, owner_uid=os.getuid())
     else:
         run_helper(["detach", subnet.bridge, str(subnet.network), str(address)])

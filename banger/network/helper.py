@@ -5,8 +5,9 @@
     python -I -m banger.network.helper route-dns BRIDGE NETWORK ADDRESS:PORT
     python -I -m banger.network.helper unroute-dns BRIDGE NETWORK
 
-It is written to be the only thing that a sudoers rule must allow, so it trusts nothing: exactly these words, a
-private network, a guest's address in it, and the user who ran sudo as the owner. Of the host's names it leads `.vm`
+It is written to be the only thing that a sudoers rule must allow, so it trusts nothing: exactly these words, the
+bridge and the network of `DEFAULT_SUBNET` (any other would move routes, or names, of the whole host), a guest's
+address in it, and the user who ran sudo as the owner, also when that is root. Of the host's names it leads `.vm`
 and the network's own to a server on loopback, and no other. It reads no setting and no standard
 input. Not promised: protection from whoever may write its interpreter or its source. A rule without a password is
 for an installation whose files belong to root.
@@ -29,7 +30,7 @@ from banger.network import resolved
 from banger.network.attachment import attach, detach
 from banger.network.names import parse_local_server
 from banger.network.privileges import STARTED
-from banger.network.subnet import Subnet, parse_address, parse_network
+from banger.network.subnet import DEFAULT_SUBNET, Subnet, parse_address
 
 _UID = re.compile(r"0|[1-9][0-9]{0,9}")
 
@@ -37,19 +38,21 @@ _UID = re.compile(r"0|[1-9][0-9]{0,9}")
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     print(STARTED, flush=True)
     # A Ctrl-C reaches us too, on the same terminal. A change once begun is finished: the caller can undo it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # After a Ctrl-Z we would hold the network's lock while we wait, and stop everybody.
+    for number in (signal.SIGINT, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)
     try:
-        _perform(argv, find_caller_uid(environ))
+        _perform(argv, get_caller_uid(environ))
     except BangerError as error:
         print(json.dumps({"message": error.message, "hint": error.hint, "reason": error.reason}), flush=True)
         return 1
     return 0
 
 
-def find_caller_uid(environ: Mapping[str, str]) -> int | None:
-    """The user who ran sudo, which sudo itself tells and the user cannot set; None when there was no sudo."""
+def get_caller_uid(environ: Mapping[str, str]) -> int:
+    """The user who ran sudo, which sudo itself tells and the user cannot set; without sudo, who runs this."""
     text = environ.get("SUDO_UID")
-    return None if text is None else parse_uid(text)
+    return os.getuid() if text is None else parse_uid(text)
 
 
 def parse_uid(text: str) -> int:
@@ -59,25 +62,34 @@ def parse_uid(text: str) -> int:
     return int(text)
 
 
-def _perform(argv: Sequence[str], caller_uid: int | None) -> None:
+def get_subnet(bridge: str, network: str) -> Subnet:
+    """banger's own, when that is what the words say. Raises `BangerError` (bad-input) for any other."""
+    subnet = DEFAULT_SUBNET
+    if (bridge, network) != (subnet.bridge, str(subnet.network)):
+        raise BangerError(
+            f"{bridge!r} with {network!r} is not banger's network",
+            reason=Reason.BAD_INPUT,
+            hint=f"the network helper changes {subnet.bridge} with {subnet.network}, and no other",
+        )
+    return subnet
+
+
+def _perform(argv: Sequence[str], caller_uid: int) -> None:
     match argv:
         case ["attach", bridge, network, address, ("nat" | "no-nat") as nat, uid]:
             owner_uid = parse_uid(uid)
-            if caller_uid is not None and owner_uid != caller_uid:
+            if owner_uid != caller_uid:
                 raise BangerError(
                     f"user {caller_uid} cannot attach a machine for user {owner_uid}", reason=Reason.NO_PERMISSION
                 )
-            subnet = Subnet(bridge, parse_network(network))
-            attach(subnet, parse_address(address), nat=nat == "nat", owner_uid=owner_uid)
+            attach(get_subnet(bridge, network), parse_address(address), nat=nat == "nat", owner_uid=owner_uid)
         case ["detach", bridge, network, address]:
-            # Root tidies up after everybody.
-            owner = None if caller_uid == 0 else caller_uid
-            detach(Subnet(bridge, parse_network(network)), parse_address(address), owner_uid=owner)
+            detach(get_subnet(bridge, network), parse_address(address), owner_uid=caller_uid)
         case ["route-dns", bridge, network, server]:
-            subnet = Subnet(bridge, parse_network(network))
+            subnet = get_subnet(bridge, network)
             resolved.set_route(subnet, resolved.plan_route(subnet, parse_local_server(server)))
         case ["unroute-dns", bridge, network]:
-            resolved.remove_route(Subnet(bridge, parse_network(network)))
+            resolved.remove_route(get_subnet(bridge, network))
         case _:
             raise BangerError(
                 "the network helper does not understand its arguments",

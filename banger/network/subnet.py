@@ -11,14 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network, NetmaskValueError
+from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network
 
 from banger.errors import BangerError, Reason
 
 TAP_PREFIX = "bgr"
 
-# RFC 1918. Anything else would let a typing error, or a user with rights to the helper only, take the host's
-# route to a part of the Internet.
+# RFC 1918. Anything else would let a typing error take the host's route to a part of the Internet.
 _PRIVATE = (IPv4Network("10.0.0.0/8"), IPv4Network("172.16.0.0/12"), IPv4Network("192.168.0.0/16"))
 _WIDEST_PREFIX, _NARROWEST_PREFIX = 16, 29
 
@@ -110,19 +109,6 @@ class Subnet:
 
 
 DEFAULT_SUBNET = Subnet("banger0", IPv4Network("172.16.0.0/24"))
-
-
-def parse_network(text: str) -> IPv4Network:
-    """`172.16.0.0/24` and nothing looser: no host bits, no netmask notation. Inverse of `str`."""
-    try:
-        network = IPv4Network(text)
-    except (AddressValueError, NetmaskValueError, ValueError) as error:
-        raise BangerError(
-            f"{text!r} is not an IPv4 network", reason=Reason.BAD_INPUT, hint="write it like 172.16.0.0/24"
-        ) from error
-    if str(network) != text:
-        raise BangerError(f"{text!r} is not an IPv4 network", reason=Reason.BAD_INPUT, hint=f"write it like {network}")
-    return network
 
 
 def parse_address(text: str) -> IPv4Address:

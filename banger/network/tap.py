@@ -13,16 +13,17 @@ import fcntl
 import os
 import struct
 from ipaddress import IPv4Address
+from typing import TypeGuard
 
 from banger.errors import BangerError, Reason
 from banger.network import link
 from banger.network.subnet import Subnet
 
-# <linux/if_tun.h>
+# <linux/if_tun.h>. Without EXCL, a TAP that is there already is opened, and would be given away.
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _TUNSETOWNER = 0x400454CC
-_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x0002, 0x1000, 0x4000, 0x8000
 # struct ifreq: the name, then a union that is 24 bytes on 64-bit machines.
 _IFREQ = struct.Struct("16sH22x")
 
@@ -36,7 +37,7 @@ def list_taps(subnet: Subnet) -> list[IPv4Address]:
 def check_tap_owner(subnet: Subnet, address: IPv4Address, owner_uid: int) -> None:
     """Raises `BangerError` (no-permission) when the guest's TAP exists and is not this user's."""
     present = _find_tap(subnet.tap_of(address))
-    if present is not None and present.owner_uid != owner_uid:
+    if _is_of_another(present, owner_uid):
         owner = "root" if present.owner_uid in (None, 0) else f"user {present.owner_uid}"
         raise BangerError(
             f"{address} is in use: its TAP {present.name} belongs to {owner}, not to user {owner_uid}",
@@ -45,12 +46,18 @@ def check_tap_owner(subnet: Subnet, address: IPv4Address, owner_uid: int) -> Non
         )
 
 
+def have_other_owner(subnet: Subnet, address: IPv4Address, owner_uid: int) -> bool:
+    """Whether the guest's TAP exists and is not this user's."""
+    return _is_of_another(_find_tap(subnet.tap_of(address)), owner_uid)
+
+
 def ensure_tap(subnet: Subnet, address: IPv4Address, owner_uid: int) -> None:
     """The guest's TAP is there, belongs to the user, and is an isolated port of the bridge, up."""
     name = subnet.tap_of(address)
-    check_tap_owner(subnet, address, owner_uid)
     if _find_tap(name) is None:
         _make(name, owner_uid)
+    # Only now: what is there may be what somebody else made meanwhile.
+    check_tap_owner(subnet, address, owner_uid)
     link.ensure_no_ipv6(name)
     link.ensure_isolated_port(name, subnet.bridge)
     link.ensure_up(name)
@@ -61,6 +68,10 @@ def remove_tap(subnet: Subnet, address: IPv4Address) -> None:
     present = _find_tap(subnet.tap_of(address))
     if present is not None:
         link.remove_link(present.name)
+
+
+def _is_of_another(present: link.Link | None, owner_uid: int) -> TypeGuard[link.Link]:
+    return present is not None and present.owner_uid != owner_uid
 
 
 def _find_tap(name: str) -> link.Link | None:
@@ -75,7 +86,8 @@ def _find_tap(name: str) -> link.Link | None:
 
 
 def _make(name: str, owner_uid: int) -> None:
-    request = _IFREQ.pack(name.encode("ascii"), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR)
+    """A TAP that is there already stays as it is."""
+    request = _IFREQ.pack(name.encode("ascii"), _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_TUN_EXCL)
     try:
         # Until TUNSETPERSIST the TAP goes with the descriptor: no failure leaves one without an owner.
         with open("/dev/net/tun", "r+b", buffering=0) as tun:  # noqa: PTH123
@@ -87,6 +99,8 @@ def _make(name: str, owner_uid: int) -> None:
             "/dev/net/tun is missing", reason=Reason.UNAVAILABLE, hint="load the driver: sudo modprobe tun"
         ) from error
     except OSError as error:
+        if error.errno == errno.EBUSY:
+            return
         denied = error.errno in (errno.EPERM, errno.EACCES)
         raise BangerError(
             f"cannot make the TAP {name}: {os.strerror(error.errno or 0)}",

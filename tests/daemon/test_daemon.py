@@ -213,6 +213,6 @@ def test_systemd_takes_the_unit_as_it_is_written(tmp_path: Path) -> None:
     program = tmp_path / "a b$c%d"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    path.write_text(format_unit(program))
+    path.write_text(format_unit(program, tmp_path / "log"))
     done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from banger.daemon.client import ask
 from banger.machine.record import Wish
 from banger.network import DEFAULT_SUBNET
 from tests.daemon.conftest import Daemon, dead_process, wait_until
@@ -65,7 +66,7 @@ def test_stats_are_counted_all_the_time(daemon: Daemon) -> None:
     daemon.add("web", runs=True)
     (daemon.paths.machines / daemon.records().list()[0].id / "system.ext4").write_bytes(b"x" * 8192)
     daemon.start()
-    wait_until(lambda: json.loads(daemon.succeed("vm", "stats", "--json"))[0]["memory_bytes"] > 0)
+    wait_until(lambda: ask(daemon.paths, "stats")[0]["memory_bytes"] > 0)
     (told,) = json.loads(daemon.succeed("vm", "stats", "web", "--json"))
     assert (told["name"], told["state"], told["disk_size_bytes"]) == ("web", "running", 8192)
     daemon.succeed("daemon", "stop")
@@ -89,4 +90,5 @@ def test_a_machine_that_nobody_can_be_asked_about_is_not_stopped(daemon: Daemon)
     daemon.environment["BANGER_AUTO_STOP_STALE_AFTER"] = "1s"
     daemon.start()
     wait_until(lambda: "web: " in daemon.log())
+    assert "not used for" not in daemon.log()
     assert daemon.records().refresh(machine).state == "running"
