@@ -19,7 +19,6 @@ from banger.run import child_environment
 _ANSWER_S = 2.0
 _START_S = 10.0
 _POLL_S = 0.02
-_MAX_LOG_BYTES = 1 << 20
 
 
 def ask(paths: Paths, do: str, *, timeout_s: float = _ANSWER_S, **arguments: object) -> Any:
@@ -111,8 +110,6 @@ def stop(paths: Paths) -> bool:
 def _spawn(place: Place) -> subprocess.Popen[bytes]:
     """A process of a session of its own, which outlives us."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    if place.log.exists() and place.log.stat().st_size > _MAX_LOG_BYTES:
-        place.log.replace(place.log.with_name(f"{place.log.name}.1"))
     fd = os.open(place.log, flags, 0o600)
     try:
         return subprocess.Popen(

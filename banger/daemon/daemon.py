@@ -21,6 +21,7 @@ from banger.daemon.service import Service, refuse_unknown
 from banger.daemon.watch import Watch
 from banger.dns.routing import ensure_routed
 from banger.errors import BangerError
+from banger.machine.console_log import rotate_log
 from banger.machine.machines import Machines
 from banger.settings import load_settings
 
@@ -31,6 +32,7 @@ _LOOK_S = 0.5
 _SAMPLE_S = 2.0
 _RENEW_S = 5.0
 _DNS_AGAIN_S = 5.0
+_MAX_LOG_BYTES, _KEPT_LOG_BYTES = 1 << 20, 1 << 18
 _LEAST_STALE_S, _MOST_STALE_S = 1.0, 60.0
 
 
@@ -39,6 +41,7 @@ class Daemon:
 
     def __init__(self, machines: Machines, place: Place) -> None:
         self._machines = machines
+        self._log = place.log
         self._diary = Diary()
         self._watch = Watch(machines, self._diary)
         self._service = Service(place.socket, self._answer)
@@ -132,6 +135,7 @@ class Daemon:
 
     async def _sample(self) -> None:
         await self._do(self._aside, self._watch.sample)
+        rotate_log(self._log, _MAX_LOG_BYTES, _KEPT_LOG_BYTES)
 
     def _renew(self) -> Callable[[], Any]:
         """Begin again when the code or the configuration is another, and has been the same for two looks."""

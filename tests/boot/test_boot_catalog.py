@@ -79,11 +79,10 @@ def test_what_one_home_publishes_boots_in_another_that_can_build_nothing(
         return done.stdout
 
     first = publish()
-    assert "team/catalog:stable is now at serial 1" in first
-    assert "team/catalog:stable is now at serial 2" in first
+    assert first.count("team/catalog:stable is now at serial ") == 2
     second = publish()
     assert second.count(": 0 blobs uploaded; ") == 2
-    assert second.count("is unchanged, at serial 2") == 2
+    assert second.count("is unchanged, at serial ") == 2
 
     config = other_home.root / "config/banger"
     config.mkdir(parents=True)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ class Chaos:
     # Machines whose marker was written and synced, and that nobody has begun to delete since.
     marked: set[str] = field(default_factory=set)
     told: list[str] = field(default_factory=list)
+    # How often each kind of accident really hit something.
+    hits: Counter[str] = field(default_factory=Counter)
 
     def round(self) -> None:
         act = self.chance.choices(
@@ -65,7 +68,9 @@ class Chaos:
         self.busy[name] = child
         if self.chance.random() < 0.4:
             time.sleep(self.chance.uniform(0.0, 1.2))
-            self.told.append(f"kill -9 of that ({'running' if child.poll() is None else 'ended'})")
+            is_running = child.poll() is None
+            self.hits["command"] += is_running
+            self.told.append(f"kill -9 of that ({'running' if is_running else 'ended'})")
             with contextlib.suppress(ProcessLookupError):
                 # `ip netns exec` has become banger: the pid is its own. What it has started it takes with it.
                 os.kill(child.pid, signal.SIGKILL)
@@ -78,6 +83,7 @@ class Chaos:
         done = self.host.banger("vm", "exec", name, "--", "sh", "-c", script, home=self.home)
         if done.returncode == 0 and done.stdout == f"{name}\n".encode():
             self.marked.add(name)
+            self.hits["mark"] += 1
 
     def settle(self, name: str) -> None:
         child = self.busy.pop(name, None)
@@ -87,6 +93,7 @@ class Chaos:
     def kill_daemon(self) -> None:
         self.told.append("kill -9 of the daemon")
         for pid in self.daemons():
+            self.hits["daemon"] += 1
             os.kill(pid, signal.SIGKILL)
 
     def restart_daemon(self) -> None:
@@ -100,6 +107,7 @@ class Chaos:
             self.told.append("kill -9 of a monitor, or of what a command has started")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.chance.choice(monitors), signal.SIGKILL)
+                self.hits["monitor"] += 1
 
     def daemons(self) -> list[int]:
         status = self.host.banger("daemon", "status", "--json", home=self.home)
@@ -126,6 +134,7 @@ def test_after_forty_rounds_of_accidents_what_is_listed_is_what_there_is(chaos: 
     for name in _NAMES:
         chaos.settle(name)
     story = "\n".join(chaos.told)
+    assert all(chaos.hits[what] for what in ("command", "mark", "daemon", "monitor")), (chaos.hits, story)
     host.succeed("daemon", "start", home=home)
     _wait_for_truth(chaos, story)
 
@@ -142,6 +151,7 @@ def test_after_forty_rounds_of_accidents_what_is_listed_is_what_there_is(chaos: 
     host.succeed("daemon", "stop", home=home)
     host.assert_nothing_left(home)
     assert processes_with(str(home.root)) == []
+    assert str(home.root) not in Path("/proc/self/mountinfo").read_text()
 
 
 def _wait_for_truth(chaos: Chaos, story: str) -> None:

@@ -156,11 +156,10 @@ def check_image(rootfs: Path) -> None:
     assert tree[b"root/notes"].size_bytes == 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_build_that_is_stopped_leaves_nothing(host: Host, home: Home, recipe: Path, number: signal.Signals) -> None:
+def test_a_build_that_is_stopped_leaves_nothing(host: Host, home: Home, recipe: Path) -> None:
     write_recipe(recipe, "sleep 1000")
     process = start_until_it_runs(host, home, recipe)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     host.assert_nothing_left(home)
 
