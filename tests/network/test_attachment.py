@@ -167,12 +167,19 @@ def test_a_tap_of_another_user_is_neither_taken_over_nor_removed(host, user):
     assert user.connect_refusal("172.16.0.5")[0] == "no-permission"
     assert host.links()[TAP5]["linkinfo"]["info_data"]["user"] == "root"
     assert host.elements("nat") == []
-    reason, *_ = user.refusal(
-        "from banger.network import *\nfrom ipaddress import IPv4Address\n"
-        "disconnect(DEFAULT_SUBNET, IPv4Address('172.16.0.5'))"
-    )
-    assert reason == "no-permission"
+    user.disconnect("172.16.0.5")
     assert TAP5 in host.links()
+    assert [e["concat"][0] for e in host.elements("guests", "bridge")] == [TAP5]
+
+
+def test_root_removes_no_tap_of_another_user(host, user):
+    user.connect("172.16.0.5")
+    host.disconnect("172.16.0.5")
+    assert host.links()[TAP5]["linkinfo"]["info_data"]["user"] == user.uid
+    assert host.elements("nat") == ["172.16.0.5"]
+    assert [e["concat"][0] for e in host.elements("guests", "bridge")] == [TAP5]
+    user.disconnect("172.16.0.5")
+    assert TAP5 not in host.links()
 
 
 def test_an_interface_that_only_looks_like_a_tap_is_left_alone(host):

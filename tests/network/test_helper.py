@@ -141,6 +141,8 @@ def test_the_helper_does_what_it_is_told_exactly(host):
         (2, "0.0.0.0/0", "bad-input"),
         (2, "8.8.8.0/24", "bad-input"),
         (2, "172.16.0.1/24", "bad-input"),
+        (2, "172.16.0.0/255.255.255.0", "bad-input"),
+        (2, "172.16.0.0/24\n", "bad-input"),
         (3, "172.16.0.1", "bad-input"),
         (3, "172.16.1.5", "bad-input"),
         (3, "172.16.0.5; rm", "bad-input"),
@@ -168,13 +170,13 @@ def test_the_helper_refuses_wrong_arguments(host, place, word, reason):
         (0, "route", "bad-input"),
         (1, "lo", "bad-input"),
         (1, "--help", "bad-input"),
-        (1, "wlan0", "not-found"),
+        (1, "wlan0", "bad-input"),
         (1, "banger0; reboot", "bad-input"),
         (1, "../banger0", "bad-input"),
         (2, "0.0.0.0/0", "bad-input"),
         (2, "8.8.8.0/24", "bad-input"),
         (2, "172.16.0.1/24", "bad-input"),
-        (2, "172.16.1.0/24", "not-found"),
+        (2, "172.16.1.0/24", "bad-input"),
         (2, "com", "bad-input"),
         (3, "127.0.0.1", "bad-input"),
         (3, "127.0.0.1:0", "bad-input"),
@@ -195,6 +197,36 @@ def test_the_helper_leads_names_nowhere_else(host, place, word, reason):
     arguments = [word if n == place else good for n, good in enumerate(GOOD_ROUTE)]
     refused = call_helper(host, *arguments, sudo_uid=4242)
     assert (refused.returncode, json.loads(refused.stdout.splitlines()[1])["reason"]) == (1, reason)
+
+
+@pytest.mark.parametrize("arguments", [GOOD, ["detach", *GOOD[1:4]], GOOD_ROUTE, ["unroute-dns", *GOOD_ROUTE[1:3]]])
+@pytest.mark.parametrize(
+    ("bridge", "network", "address", "bridge_mac"),
+    [
+        pytest.param("evil", "172.16.0.0/24", "172.16.0.5", "06:00:ac:10:00:01", id="other bridge"),
+        pytest.param("banger0", "10.1.0.0/16", "10.1.2.3", "06:00:0a:01:00:01", id="other network"),
+        pytest.param("banger0", "172.16.0.0/16", "172.16.0.5", "06:00:ac:10:00:01", id="wider network"),
+    ],
+)
+def test_the_helper_changes_no_other_network(host, arguments, bridge, network, address, bridge_mac):
+    # As if banger had made it, so that nothing but the words stands in the way.
+    host.run("ip", "link", "add", bridge, "address", bridge_mac, "type", "bridge")
+    before = host.links()
+    arguments = [arguments[0], bridge, network, *(address if word == GOOD[3] else word for word in arguments[3:])]
+    refused = call_helper(host, *arguments, sudo_uid=4242)
+    assert refused.returncode == 1
+    assert json.loads(refused.stdout.splitlines()[1])["reason"] == "bad-input"
+    assert host.links() == before
+    assert host.run("nft", "list", "ruleset").stdout == ""
+
+
+def test_root_by_sudo_owns_what_is_roots_and_no_more(host):
+    assert call_helper(host, *GOOD, sudo_uid=4242).returncode == 0
+    for sudo_uid in (0, None):
+        assert call_helper(host, "detach", *GOOD[1:4], sudo_uid=sudo_uid).returncode == 0
+        refused = call_helper(host, *GOOD, sudo_uid=sudo_uid)
+        assert json.loads(refused.stdout.splitlines()[1])["reason"] == "no-permission"
+    assert host.links()["bgrac100005"]["linkinfo"]["info_data"]["user"] == 4242
 
 
 @pytest.mark.parametrize("kind", [["veth", "peer", "name", "other"], ["bridge"]])
