@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from banger.errors import BangerError, Reason
 from catalog.names import nearest
 
+# Where an image's details have the kernel that its user chose, which goes before what the image says.
+CHOSEN_KERNEL = "chosen_kernel"
 DEFAULT_KERNEL = "debian-6.12"
 
 

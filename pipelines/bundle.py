@@ -24,7 +24,7 @@ from banger.run import is_cancelled
 from cache import Object, Store
 from catalog.bundle import DOCUMENT, ROLES, Bundle, Kind, format_bundle, parse_bundle, without_times
 from catalog.fields import WORD
-from catalog.kernels import DEFAULT_KERNEL
+from catalog.kernels import CHOSEN_KERNEL, DEFAULT_KERNEL
 from catalog.local import Named
 from pipelines.graph import build
 from pipelines.job import Job
@@ -150,13 +150,15 @@ def describe(store: Store, kind: Kind, named: Named, version: str | None) -> Bun
     files = {role: named.files[role] for role in ROLES[kind] if role in named.files}
     if DOCUMENT in named.files:
         came = parse_bundle(named.path(DOCUMENT).read_bytes(), kind)
-        return replace(came, name=named.name, version=version or came.version)
+        kernel = str(named.details.get(CHOSEN_KERNEL) or came.kernel)
+        return replace(came, name=named.name, version=version or came.version, kernel=kernel)
     details = named.details
     source = {name: str(details[name]) for name in _SOURCES if name in details}
     # A folder of this host means nothing elsewhere.
     if is_local(source.get("reference", "")):
         del source["reference"]
-    source["kind"] = str(details.get("source") or "unknown")
+    # Of a recipe on top of another image it is that one's origin that says whose mirrors its guests want.
+    source["kind"] = str(details.get("origin") or details.get("source") or "unknown")
     locks = {record.inputs["lock"] for record in named.records.values() if "lock" in record.inputs}
     if locks:
         source["lock"] = min(locks)

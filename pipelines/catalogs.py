@@ -7,11 +7,13 @@ what it should be, an older one than before) is an error, whoever asks for what.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from banger.errors import BangerError, Reason
-from cache import Store, key_of
+from banger.run import is_cancelled
+from cache import Holder, Store, key_of
 from catalog.bundle import Kind
 from catalog.catalog import ARTIFACT_TYPE, MEDIA_TYPE, Catalog, CatalogSource, Entry, parse_catalog
 from catalog.fields import MAX_DOCUMENT_BYTES
@@ -73,25 +75,45 @@ class Catalogs:
         except BangerError as error:
             if not is_unreachable(error):
                 raise
-            known = self._memory.find(source.ref)
-            last = None if known is None else parse_catalog(known.document, source.ref)
-            return Shelf(source, last, error)
+            return Shelf(source, self._recall(source), error)
         self.accept(source.ref, found)
         return Shelf(source, found.catalog)
 
-    def list_names(self, kind: Kind) -> set[str]:
-        """What all of them offer, or did when they were last seen."""
-        shelves = [self.ask(source) for source in self.sources]
-        return {entry.name for shelf in shelves if shelf.catalog for entry in shelf.catalog.entries.get(kind, ())}
+    def list_names(self, kind: Kind, *, may_ask: bool) -> set[str]:
+        """What all of them offer, or did when they were last seen: of that alone, unless they may be asked."""
+        if may_ask:
+            found = [self.ask(source).catalog for source in self.sources]
+        else:
+            found = [self._recall(source) for source in self.sources]
+        return {entry.name for catalog in found if catalog for entry in catalog.entries.get(kind, ())}
+
+    def _recall(self, source: CatalogSource) -> Catalog | None:
+        known = self._memory.find(source.ref)
+        return None if known is None else parse_catalog(known.document, source.ref)
 
     def accept(self, reference: str, found: ReadCatalog) -> None:
-        """Remember it, unless an older one, or another with its number, is what was there before: UNTRUSTED."""
-        seen = Remembered(found.catalog.serial, found.digest, found.document)
+        """Remember it. UNTRUSTED when what was there before is newer, or another with its number, and for the catalog
+        of another tag: a signature does not say for which it is, so the document does.
+        """
+        if parse_reference(reference).tag != found.catalog.tag:
+            raise BangerError(
+                f"what is at {reference} is the catalog of another tag: {found.catalog.tag}",
+                reason=Reason.UNTRUSTED,
+                hint="a catalog is good at its own tag alone; ask who publishes it",
+            )
         key = key_of("catalog", 1, {"reference": reference}, {})
         with self._store.lock(key, f"catalog:{reference}"):
-            self._memory.check_serial(reference, seen.serial, seen.digest)
-            if self._memory.find(reference) != seen:
+            self._memory.check(reference, found.catalog, found.digest)
+            known = self._memory.find(reference)
+            entries = {**(known.entries if known else {}), **found.catalog.serials()}
+            seen = Remembered(found.catalog.serial, found.digest, found.document, entries)
+            if known != seen:
                 self._memory.put(reference, seen)
+
+    def writing(self, reference: str, on_wait: Callable[[Holder], None]) -> AbstractContextManager[None]:
+        """Be the one in this home who reads, changes and puts a catalog. `on_wait` is told who is, if another is."""
+        key = key_of("publish", 1, {"reference": reference}, {})
+        return self._store.lock(key, f"publish:{reference}", on_wait, is_cancelled)
 
     def last_serial(self, reference: str) -> int:
         """0 for a catalog that was never here."""

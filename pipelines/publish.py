@@ -1,14 +1,18 @@
 """Publishing: a bundle is pushed and signed, and the catalog beside it is made to name it.
 
-    HOST/PREFIX/images/NAME:VERSION, HOST/PREFIX/kernels/NAME:VERSION      the bundles
-    HOST/PREFIX/catalog:TAG                                                the catalog
+    HOST/PREFIX/images/NAME:VERSION-DIGEST, HOST/PREFIX/kernels/NAME:VERSION-DIGEST      the bundles
+    HOST/PREFIX/catalog:TAG                                                              the catalog
+
+No tag of a bundle ever moves to another one: what a registry has without a tag it may delete, and some catalog may name
+it still.
 
 What the registry has is not sent again, what this key has signed is not signed again, and a catalog that would say
 nothing new is not touched: to publish the same twice uploads nothing.
 
-A registry has no lock, so a catalog is read, changed, and only put when nobody put another one meanwhile; afterwards
-it is read once more. Between the last look and the putting is an instant in which somebody else's change can be
-overwritten; they see it when they look afterwards, and put theirs again.
+In one home, one at a time reads, changes and puts a catalog. A registry has no lock, so between homes a catalog is only
+put when nobody put another one meanwhile, and is read once more afterwards. Not promised: between the last look and the
+putting is an instant in which somebody else's change can be overwritten after they looked for it. Publishing theirs
+again puts it right.
 """
 
 from __future__ import annotations
@@ -17,12 +21,12 @@ import io
 import re
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 from banger.errors import BangerError, Reason
 from banger.sizes import format_bytes
-from cache import Store
+from cache import Holder, Store
 from catalog.bundle import Kind
 from catalog.catalog import ARTIFACT_TYPE, MEDIA_TYPE, TITLE, Catalog, Entry, format_catalog
 from catalog.names import parse_name
@@ -40,8 +44,10 @@ from pipelines.targets import Targets
 _CATALOG = "catalog"
 _TAG = "stable"
 _ATTEMPTS = 5
-# What both a tag of a registry and a document takes, but for "+", which tags write as "_".
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+# What a document takes as a word and a tag with few changes: "+" and "~" are common in kernels' releases.
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}")
+_MAX_TAG_CHARS = 128
+_DIGEST_CHARS = 12
 
 
 @dataclass(frozen=True)
@@ -95,9 +101,15 @@ def parse_place(text: str) -> Place:
 def parse_version(text: str) -> str:
     if _VERSION.fullmatch(text) is None:
         raise BangerError(
-            f"{text[:200]!r} is no version", reason=Reason.BAD_INPUT, hint="use letters, digits, '.', '_', '-' and '+'"
+            f"{text[:200]!r} is no version", reason=Reason.BAD_INPUT, hint="use letters, digits, and . _ - + ~"
         )
     return text
+
+
+def format_tag(version: str, digest: str) -> str:
+    """A bundle's tag (distribution spec, "Pulling manifests"): what people call it, and which one of these it is."""
+    end = f"-{digest.partition(':')[2][:_DIGEST_CHARS]}"
+    return re.sub(r"[^A-Za-z0-9._-]", "_", version)[: _MAX_TAG_CHARS - len(end)] + end
 
 
 def check_name(name: str, kind: Kind) -> str:
@@ -159,9 +171,8 @@ def publish(
             opened.enter_context(open_pusher(reference, catalogs.registries))
             for reference in (f"{repository}:latest", place.catalog)
         ]
-        writer = _CatalogWriter(place, catalogs, key, pushers[1], now)
-        # Whether it is ours is known before anything is sent.
-        writer.read()
+        writer = _CatalogWriter(place, catalogs, key, pushers[1], reporter, now)
+        writer.check()
         _push_bundle(store, packed, pushers[0], key, reporter)
         catalog, is_new = writer.put(kind, entry)
     _tell(catalog, entry, kind, key, reporter)
@@ -206,7 +217,7 @@ def _push_bundle(store: Store, packed: Packed, pusher: Pusher, key: PrivateKey |
         # Signed before anybody can find it.
         if key is not None:
             push_signature(pusher, pusher.repository, packed.digest, key)
-        tag = packed.bundle.version.replace("+", "_")
+        tag = format_tag(packed.bundle.version, packed.digest)
         if not pusher.has_manifest(tag, packed.digest):
             pusher.push_manifest(packed.manifest, OCI_MANIFEST, tag)
     except BangerError as error:
@@ -231,9 +242,23 @@ class _CatalogWriter:
     catalogs: Catalogs
     key: PrivateKey | None
     pusher: Pusher
+    reporter: Reporter
     now: Callable[[], float]
 
-    def read(self) -> ReadCatalog | None:
+    def check(self) -> None:
+        """Whether it is ours is known before anything is sent."""
+        with self._turn():
+            self._read()
+
+    def _turn(self) -> AbstractContextManager[None]:
+        """Also for looking: what was read before another put the next one would be taken for a rollback after it."""
+
+        def tell(holder: Holder) -> None:
+            self.reporter.waiting(f"publish:{self.place.catalog}", f"process {holder.pid} is changing the catalog")
+
+        return self.catalogs.writing(self.place.catalog, tell)
+
+    def _read(self) -> ReadCatalog | None:
         """What is there now, if it is ours; None when there is none."""
         if not self.pusher.has_manifest(self.place.tag):
             return None
@@ -256,15 +281,21 @@ class _CatalogWriter:
 
     def put(self, kind: Kind, entry: Entry) -> tuple[Catalog, bool]:
         """The catalog that has the entry, and whether it had to be changed for that."""
+        with self._turn():
+            return self._put_entry(kind, entry)
+
+    def _put_entry(self, kind: Kind, entry: Entry) -> tuple[Catalog, bool]:
         is_new = False
         for _attempt in range(_ATTEMPTS):
-            found = self.read()
-            # Where it was lost, its readers still remember the last one.
-            before = found.catalog if found is not None else Catalog(self.catalogs.last_serial(self.place.catalog), "")
-            if entry in before.entries.get(kind, ()):
+            found = self._read()
+            if found is None:
+                # Where it was lost, its readers still remember the last one.
+                before = Catalog(self.place.tag, self.catalogs.last_serial(self.place.catalog), "")
+            else:
+                before = found.catalog
+            if before.has(kind, entry):
                 return before, is_new
-            updated_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.now()))
-            self._put(before.replace(kind, entry, updated_at), None if found is None else found.digest)
+            self._put(before.replace(kind, entry, int(self.now())), None if found is None else found.digest)
             # The next turn looks whether it is there.
             is_new = True
         raise BangerError(

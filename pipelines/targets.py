@@ -23,7 +23,7 @@ from typing import IO
 from banger.errors import BangerError, Reason
 from cache import Store
 from catalog.bundle import Kind
-from catalog.kernels import DEFAULT_KERNEL, KernelRecipe, find_kernel_recipe, get_kernel_recipe
+from catalog.kernels import CHOSEN_KERNEL, DEFAULT_KERNEL, KernelRecipe, find_kernel_recipe, get_kernel_recipe
 from catalog.local import Named, Names
 from catalog.names import nearest, parse_name
 from catalog.recipes import ImageRecipe, find_recipe, list_recipe_names
@@ -83,7 +83,7 @@ class Targets:
 
         `name` and `kernel` are the user's choice.
         """
-        self.check_kernel(kernel)
+        self.check_kernel(kernel, may_ask=not anew)
         local = self.find_image(text)
         if local is not None and not anew:
             return self._plan_local(local, IMAGE_ROLES, self.images)
@@ -98,7 +98,7 @@ class Targets:
 
         What came from a registry comes from there again.
         """
-        self.check_kernel(kernel)
+        self.check_kernel(kernel, may_ask=True)
         local = self.find_image(text)
         if local is not None and local.details.get("source") == "oci":
             return self._plan_built(text, local, name, kernel)
@@ -115,7 +115,7 @@ class Targets:
             self._refuse_build(text)
             artifacts = plan_recipe_image(recipe, self.debian_mirror)
             details = {
-                "kernel": kernel or recipe.kernel,
+                **self._choose_kernel(name or text, kernel, recipe.kernel),
                 "summary": recipe.summary,
                 "distro": recipe.distro,
                 "recipe": recipe.digest,
@@ -130,7 +130,8 @@ class Targets:
                     reason=Reason.BAD_INPUT,
                     hint=f"give it again: … | banger image build - --name {text}",
                 )
-            return self._plan_oci(local.details["reference"], name or text, kernel or local.details["kernel"])
+            kernel = kernel or local.details.get(CHOSEN_KERNEL)
+            return self._plan_oci(local.details["reference"], name or text, kernel)
         if local is not None and local.name == text and is_word(text):
             # Else a stranger's image of the same name would take its place.
             raise BangerError(
@@ -140,12 +141,29 @@ class Targets:
             )
         return self._plan_oci(text, name, kernel)
 
-    def check_kernel(self, name: str | None) -> None:
-        """A wrong choice is refused now rather than when a machine is made."""
-        if name is None or self.kernels.find(name) is not None:
+    def check_kernel(self, name: str | None, *, may_ask: bool) -> None:
+        """A wrong choice is refused now rather than when a machine is made.
+
+        Of catalogs, what they said last will do, unless they may be asked.
+        """
+        if name is None or self.kernels.find(name) is not None or find_kernel_recipe(name) is not None:
             return
-        if self.catalogs is None or name not in self.catalogs.list_names(Kind.KERNEL):
+        may_ask = may_ask and self.may_pull
+        if self.catalogs is not None and name in self.catalogs.list_names(Kind.KERNEL, may_ask=may_ask):
+            return
+        try:
             get_kernel_recipe(name)
+        except BangerError as error:
+            if self.catalogs is None or not self.catalogs.sources or may_ask:
+                raise
+            hint = f"{error.hint}\nif a catalog has it: banger kernel pull {name}"
+            raise BangerError(error.message, reason=error.reason, hint=hint) from error
+
+    def _choose_kernel(self, name: str, kernel: str | None, own: str) -> dict[str, str]:
+        """What machines of an image boot: what its user chose, now or when it last got its name, else its own."""
+        before = self.images.find(name)
+        chosen = kernel or (before.details.get(CHOSEN_KERNEL) if before is not None else None)
+        return {"kernel": chosen or own, **({CHOSEN_KERNEL: chosen} if chosen else {})}
 
     def _find_in_catalogs(
         self,
@@ -162,7 +180,9 @@ class Targets:
         if answer.pulled is not None:
             for failure in answer.failures:
                 self.reporter.note(f"{failure.message}: {text} is taken from {answer.pulled.details['reference']}")
-            details = {**answer.pulled.details, **({"kernel": kernel} if kernel else {})}
+            details = dict(answer.pulled.details)
+            if kind is Kind.IMAGE:
+                details |= self._choose_kernel(name, kernel, details["kernel"])
             names, roles = self._names(kind)
             before = names.find(name)
             if before is not None and "digest" in before.details:
@@ -205,9 +225,8 @@ class Targets:
         before = self.images.find(name)
         if before is not None and "digest" in before.details:
             self._tell_whether_it_moved(name, before.details["digest"], answer.digest)
-        kernel = kernel or (before.details.get("kernel") if before is not None else None) or DEFAULT_KERNEL
         details = {
-            "kernel": kernel,
+            **self._choose_kernel(name, kernel, DEFAULT_KERNEL),
             "source": "oci",
             "reference": answer.reference,
             "digest": answer.digest,
@@ -219,8 +238,9 @@ class Targets:
     def _refuse_mistyped(self, text: str) -> None:
         """A word that is nearly a name is taken for that: nobody shall run a stranger's image by a slip of a finger."""
         known = {*list_recipe_names(), *(each.name for each in self.images.list() if is_word(each.name))}
-        if self.catalogs is not None and self.may_pull and is_word(text):
-            known |= self.catalogs.list_names(Kind.IMAGE)
+        if self.catalogs is not None and is_word(text):
+            # As they were seen last: to build asks no catalog, and whoever may pull has asked by now.
+            known |= self.catalogs.list_names(Kind.IMAGE, may_ask=False)
         if is_mistyped(text, known):
             raise BangerError(
                 f"there is no image {text!r}",

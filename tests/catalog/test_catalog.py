@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from catalog.remembered import Memory, Remembered
 
 _REFERENCE = "registry.example.com:5000/team/catalog:stable"
 _DIGEST = "sha256:" + "1" * 64
-_IMAGE = Entry("team-base", "1.2", "./images/team-base", _DIGEST, 1000, "What we use", "debian-6.12")
-_KERNEL = Entry("debian-6.12", "6.12.57", "other.example.com/x/kernels/debian-6.12", _DIGEST, 7)
-_CATALOG = Catalog(3, "2025-11-25T12:00:00Z", {Kind.IMAGE: (_IMAGE,), Kind.KERNEL: (_KERNEL,)})
+_IMAGE = Entry("team-base", "1.2", "./images/team-base", _DIGEST, 1000, "What we use", "debian-6.12", serial=2)
+_KERNEL = Entry("debian-6.12", "6.12.57", "other.example.com/x/kernels/debian-6.12", _DIGEST, 7, serial=3)
+_CATALOG = Catalog("stable", 3, "2025-11-25T12:00:00Z", {Kind.IMAGE: (_IMAGE,), Kind.KERNEL: (_KERNEL,)})
 
 
 @pytest.fixture
@@ -40,14 +41,25 @@ def test_what_is_written_is_read_again() -> None:
 def test_an_entry_takes_the_place_of_the_one_with_its_name_and_the_serial_rises() -> None:
     newer = Entry("team-base", "1.3", "./images/team-base", _DIGEST, 1100)
     other = Entry("app", "1", "./images/app", _DIGEST, 5)
-    changed = _CATALOG.replace(Kind.IMAGE, newer, "2025-11-26T12:00:00Z").replace(
-        Kind.IMAGE, other, "2025-11-27T12:00:00Z"
-    )
-    assert changed.serial == 5
-    assert changed.updated_at == "2025-11-27T12:00:00Z"
-    assert changed.entries[Kind.IMAGE] == (other, newer)
+    changed = _CATALOG.replace(Kind.IMAGE, newer, 1000).replace(Kind.IMAGE, other, 2000)
+    assert (changed.tag, changed.serial) == ("stable", 2000)
+    assert changed.updated_at == "1970-01-01T00:33:20Z"
+    assert changed.entries[Kind.IMAGE] == (replace(other, serial=2000), replace(newer, serial=1000))
     assert changed.entries[Kind.KERNEL] == (_KERNEL,)
     assert _CATALOG.find(Kind.IMAGE, "team-base") == _IMAGE
+
+
+@pytest.mark.parametrize(("now_s", "serial"), [(1000, 1000), (3, 4), (0, 4)])
+def test_a_serial_is_the_time_unless_the_clock_is_behind(now_s: int, serial: int) -> None:
+    changed = _CATALOG.replace(Kind.IMAGE, _IMAGE, now_s)
+    assert changed.serial == serial
+    assert changed.serials() == {"image/team-base/amd64": serial, "kernel/debian-6.12/amd64": 3}
+
+
+def test_an_entry_is_there_since_whenever_it_came() -> None:
+    assert _CATALOG.has(Kind.IMAGE, replace(_IMAGE, serial=0))
+    assert not _CATALOG.has(Kind.KERNEL, _IMAGE)
+    assert not _CATALOG.has(Kind.IMAGE, replace(_IMAGE, summary="Another"))
 
 
 def test_what_is_for_another_architecture_is_not_found(document: dict[str, Any]) -> None:
@@ -89,6 +101,10 @@ def test_a_catalog_of_a_later_format_is_refused_with_advice(document: dict[str, 
         ("serial", "3"),
         ("serial", True),
         ("serial", 1 << 53),
+        ("serial", 2),
+        ("tag", "a b"),
+        ("tag", "x" * 129),
+        ("tag", ""),
         ("updated_at", "yesterday"),
         ("updated_at", None),
         ("images", {}),
@@ -121,6 +137,9 @@ def test_a_field_that_is_not_what_it_should_be_is_refused(document: dict[str, An
         ("summary", "x" * 2000),
         ("kernel", "../x"),
         ("architecture", 64),
+        ("serial", 0),
+        ("serial", 4),
+        ("serial", "1"),
         ("repository", "images/team-base"[:6]),
         ("repository", "./../secrets"),
         ("repository", "./images/../../x/."),
@@ -148,9 +167,9 @@ _JSON = st.recursive(
 
 
 @given(
-    whole=st.dictionaries(st.sampled_from(["format", "serial", "updated_at", "images", "kernels"]), _JSON),
+    whole=st.dictionaries(st.sampled_from(["format", "tag", "serial", "updated_at", "images", "kernels"]), _JSON),
     entry=st.dictionaries(
-        st.sampled_from(["name", "version", "repository", "digest", "size_bytes", "summary", "kernel"]), _JSON
+        st.sampled_from(["name", "version", "repository", "digest", "size_bytes", "summary", "kernel", "serial"]), _JSON
     ),
 )
 def test_wild_documents_are_read_or_refused_and_nothing_else(
@@ -179,7 +198,7 @@ def memory(tmp_path: Path) -> Memory:
     return Memory(tmp_path / "state/catalogs")
 
 
-_SEEN = Remembered(3, _DIGEST, format_catalog(_CATALOG))
+_SEEN = Remembered(3, _DIGEST, format_catalog(_CATALOG), _CATALOG.serials())
 
 
 def test_what_is_remembered_is_for_its_owner_alone_and_replaced_as_a_whole(memory: Memory) -> None:
@@ -213,17 +232,39 @@ def test_catalogs_are_remembered_apart(memory: Memory) -> None:
 def test_a_catalog_that_is_older_or_another_with_the_same_serial_is_refused(
     memory: Memory, serial: int, digest: str, is_fine: bool
 ) -> None:
-    memory.check_serial(_REFERENCE, serial, digest)
+    catalog = replace(_CATALOG, serial=serial)
+    memory.check(_REFERENCE, catalog, digest)
     memory.put(_REFERENCE, _SEEN)
     if is_fine:
-        memory.check_serial(_REFERENCE, serial, digest)
+        memory.check(_REFERENCE, catalog, digest)
         return
     with pytest.raises(BangerError) as refused:
-        memory.check_serial(_REFERENCE, serial, digest)
+        memory.check(_REFERENCE, catalog, digest)
     assert refused.value.reason is Reason.UNTRUSTED
     assert str(memory.path(_REFERENCE)) in refused.value.hint
     memory.path(_REFERENCE).unlink()
-    memory.check_serial(_REFERENCE, serial, digest)
+    memory.check(_REFERENCE, catalog, digest)
+
+
+@pytest.mark.parametrize(("serial", "is_fine"), [(1, False), (2, True), (9, True)])
+def test_a_newer_catalog_with_an_older_entry_is_refused(memory: Memory, serial: int, is_fine: bool) -> None:
+    memory.put(_REFERENCE, _SEEN)
+    entries = {**_CATALOG.entries, Kind.IMAGE: (replace(_IMAGE, serial=serial),)}
+    newer = replace(_CATALOG, serial=9, entries=entries)
+    if is_fine:
+        memory.check(_REFERENCE, newer, "sha256:" + "2" * 64)
+        return
+    with pytest.raises(BangerError) as refused:
+        memory.check(_REFERENCE, newer, "sha256:" + "2" * 64)
+    assert refused.value.reason is Reason.UNTRUSTED
+    assert "image team-base" in refused.value.message
+
+
+def test_another_architecture_of_a_name_has_serials_of_its_own(memory: Memory) -> None:
+    memory.put(_REFERENCE, _SEEN)
+    other = replace(_IMAGE, architecture="linux/arm64", serial=1)
+    newer = replace(_CATALOG, serial=9, entries={**_CATALOG.entries, Kind.IMAGE: (_IMAGE, other)})
+    memory.check(_REFERENCE, newer, "sha256:" + "2" * 64)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format": 2}', '{"format": 1, "serial": "x"}'])

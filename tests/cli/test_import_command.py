@@ -17,6 +17,7 @@ from banger.run import resume
 from banger.vmm.process import identify_self
 from cache import Store
 from tests.oci.layers import file, folder, layer
+from tests.oci.registries import Faults, run_proxy
 from tests.pipelines.kernels import ELF, RELEASE, give_default_kernel
 
 if TYPE_CHECKING:
@@ -109,6 +110,20 @@ def test_an_image_is_registered_with_a_kernel_of_its_own(cli: Cli) -> None:
     (cli.home / "box").write_bytes(b"no kernel")
     _succeed(cli, "image", "register", "b", "--rootfs", "root.tar", "--kernel", "box")
     assert _show(cli, "image", "b")["kernel"] == "box"
+
+
+@pytest.mark.usefixtures("paths")
+@pytest.mark.parametrize("name", ["vmlinux", "bzImage"])
+def test_no_catalog_is_asked_for_a_kernel_whose_file_is_here(cli: Cli, name: str) -> None:
+    (cli.home / name).write_bytes(ELF)
+    faults = Faults()
+    with run_proxy("127.0.0.1:1", faults) as proxy:
+        cli.configure(f'[[catalog]]\nref = "{proxy.host}/team/catalog:stable"\n')
+        _succeed(cli, "image", "register", "a", "--rootfs", "root.tar", "--kernel", name)
+        assert faults.seen == []
+        # And there it would be seen.
+        _refusal(cli, "image", "register", "a", "--rootfs", "root.tar", "--kernel", "missing")
+        assert faults.seen != []
 
 
 @pytest.mark.usefixtures("paths")

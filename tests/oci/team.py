@@ -131,6 +131,12 @@ class Team:
     def digest(self, repository: str, tag: str) -> str:
         return self.tag(repository, tag).read_text()
 
+    def find_tag(self, repository: str, version: str) -> str:
+        """The one tag of a bundle of that version: its name ends with some of its digest."""
+        tags = self.tag(repository, version).parents[2]
+        [found] = [each.name for each in tags.iterdir() if each.name.rpartition("-")[0] == version]
+        return found
+
     def read_catalog(self) -> dict[str, Any]:
         [layer] = self.manifest("catalog:stable")["layers"]
         found: dict[str, Any] = json.loads(self.blob(layer["digest"]).read_bytes())

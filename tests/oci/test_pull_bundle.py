@@ -14,7 +14,10 @@ import pytest
 
 from banger.errors import BangerError, Reason
 from cache import Store
+from catalog.bundle import Kind
+from pipelines.bundle import describe
 from pipelines.graph import build
+from pipelines.oci.signatures import format_signature_tag
 from pipelines.reporter import Silent
 from pipelines.step import walk
 from pipelines.targets import Targets
@@ -43,7 +46,7 @@ def test_an_image_comes_by_name_with_the_same_objects(team: Team) -> None:
     for role in ("rootfs", "home", "config"):
         assert shown["objects"][role] == made["objects"][role]
     assert (shown["source"], shown["reference"], shown["version"]) == ("catalog", team.catalog, "1.2")
-    assert shown["digest"] == team.digest("images/tool", "1.2")
+    assert shown["digest"] == team.digest("images/tool", team.find_tag("images/tool", "1.2"))
     assert shown["kernel"] == "debian-6.12"
     assert shown["built_from"]["kind"] == shown["origin"] == "oci"
     assert sorted(shown["provenance"].values()) == ["oci-config", "oci-rootfs"]
@@ -59,7 +62,8 @@ def test_pulling_again_fetches_nothing_that_is_here_and_says_whether_it_moved(te
         faults.seen.clear()
         reader.banger("image", "pull", "tool")
         assert "is still" in reader.said
-        large = {each["digest"] for each in team.manifest("images/tool:1.2")["layers"]}
+        tag = team.find_tag("images/tool", "1.2")
+        large = {each["digest"] for each in team.manifest(f"images/tool:{tag}")["layers"]}
         assert not [path for path, _headers in faults.seen if path.rpartition("/")[2] in large]
         team.build("tool", b"changed")
         team.publish("tool", "--version", "1.3")
@@ -255,6 +259,25 @@ def test_building_asks_no_catalog(team: Team) -> None:
     assert "system:debian-bookworm" in {node.name for node in nodes}
 
 
+def test_building_does_not_even_ask_what_catalogs_have(team: Team) -> None:
+    register_kernel(team.publisher, "own-kernel")
+    team.publish("own-kernel", kind="kernel")
+    faults = Faults()
+    reader = team.make_reader("reader")
+    with run_proxy(team.registry.host, faults) as proxy:
+        team.configure(reader, f"{proxy.host}/team/catalog:stable", key=team.public_key)
+        refused = reader.refusal("image", "build", "debian-bookworm", "--kernel", "own-kernel")
+        assert refused["reason"] == Reason.NOT_FOUND
+        assert "banger kernel pull own-kernel" in refused["hint"]
+        assert faults.seen == []
+        # What they said last is known.
+        reader.banger("image", "list", "--available")
+        faults.seen.clear()
+        refused = reader.refusal("image", "build", "tol", "--kernel", "own-kernel")
+        assert "'tool'" in refused["hint"]
+        assert faults.seen == []
+
+
 def test_a_name_of_its_own_is_pulled_again_by_the_name_in_the_catalog(team: Team) -> None:
     reader = team.make_reader("reader")
     assert reader.banger("image", "pull", "tool", "--name", "mine", "--kernel", "debian-6.12") == "mine\n"
@@ -289,14 +312,38 @@ def test_a_kernel_that_only_a_catalog_has_can_be_chosen_for_an_image(team: Team,
     assert reader.refusal("image", "pull", "tool", "--kernel", "no-kernel")["reason"] == Reason.NOT_FOUND
 
 
+def test_a_kernel_that_was_chosen_once_outlives_later_pulls_and_is_published_on(team: Team) -> None:
+    reader = team.make_reader("reader")
+    for name in ("mine", "other"):
+        register_kernel(reader, name)
+    reader.banger("image", "pull", "tool", "--kernel", "mine")
+    team.build("tool", b"changed")
+    team.publish("tool", "--version", "1.3")
+    reader.banger("image", "pull", "tool")
+    assert (reader.show("tool")["version"], reader.show("tool")["kernel"]) == ("1.3", "mine")
+    named = reader.paths.images.get("tool")
+    assert describe(targets_of(reader).store, Kind.IMAGE, named, None).kernel == "mine"
+    reader.banger("image", "pull", "tool", "--kernel", "other")
+    assert reader.show("tool")["kernel"] == "other"
+
+
+def test_a_kernel_that_was_chosen_once_outlives_later_builds(team: Team) -> None:
+    register_kernel(team.publisher, "mine")
+    [layout] = team.folder.glob("layout-*")
+    build = ("image", "build", f"oci:{layout}:it", "--name", "own")
+    team.publisher.banger(*build)
+    assert team.publisher.show("own")["kernel"] == "debian-6.12"
+    team.publisher.banger(*build, "--kernel", "mine")
+    team.publisher.banger(*build)
+    assert team.publisher.show("own")["kernel"] == "mine"
+    team.publisher.banger("image", "build", "own")
+    assert team.publisher.show("own")["kernel"] == "mine"
+
+
 def test_a_catalog_and_its_bundles_can_be_copied_to_another_folder(team: Team) -> None:
     mirror = f"{team.registry.host}/mirror/of/team"
-    tag = "sha256-{}.sig"
-    for repository, tags in (
-        ("catalog", ["stable", tag.format(team.digest("catalog", "stable").partition(":")[2])]),
-        ("images/tool", ["1.2", tag.format(team.digest("images/tool", "1.2").partition(":")[2])]),
-    ):
-        for each in tags:
+    for repository, tag in (("catalog", "stable"), ("images/tool", team.find_tag("images/tool", "1.2"))):
+        for each in (tag, format_signature_tag(team.digest(repository, tag))):
             words = ["oras", "cp", "--from-plain-http", "--to-plain-http", f"{team.place}/{repository}:{each}"]
             subprocess.run([*words, f"{mirror}/{repository}:{each}"], check=True, capture_output=True)
     shutil.rmtree(team.data / "repositories/team")

@@ -5,6 +5,7 @@ Whoever tampers here can write to the registry's disk, or push to it, but does n
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -28,11 +29,11 @@ def reader(team: Team) -> User:
     return team.make_reader("reader")
 
 
-def _layer(team: Team, role: str, reference: str = f"images/{NAME}:1") -> str:
-    kind = Kind.IMAGE if reference.startswith("images") else Kind.KERNEL
+def _layer(team: Team, role: str, repository: str = f"images/{NAME}") -> str:
+    kind = Kind.IMAGE if repository.startswith("images") else Kind.KERNEL
     [digest] = [
         each["digest"]
-        for each in team.manifest(reference)["layers"]
+        for each in team.manifest(f"{repository}:{team.find_tag(repository, '1')}")["layers"]
         if each["mediaType"] == ROLES[kind][role].media_type
     ]
     return str(digest)
@@ -53,7 +54,7 @@ def test_a_flipped_byte_in_a_file_is_found(team: Team, reader: User, role: str) 
 def test_a_flipped_byte_in_a_kernel_is_found(team: Team, reader: User) -> None:
     register_kernel(team.publisher, "debian-6.12")
     team.publish("debian-6.12", "--version", "1", kind="kernel")
-    path = team.blob(_layer(team, "vmlinux", "kernels/debian-6.12:1"))
+    path = team.blob(_layer(team, "vmlinux", "kernels/debian-6.12"))
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -73,7 +74,8 @@ def test_a_byte_too_many_is_found(team: Team, reader: User) -> None:
 
 
 def test_an_altered_document_of_a_bundle_is_found(team: Team, reader: User) -> None:
-    path = team.blob(team.manifest(f"images/{NAME}:1")["config"]["digest"])
+    tag = team.find_tag(f"images/{NAME}", "1")
+    path = team.blob(team.manifest(f"images/{NAME}:{tag}")["config"]["digest"])
     path.write_bytes(path.read_bytes().replace(b'"version": "1"', b'"version": "2"'))
     assert_refused(reader, Reason.CORRUPT)
 
@@ -81,12 +83,12 @@ def test_an_altered_document_of_a_bundle_is_found(team: Team, reader: User) -> N
 def test_an_altered_catalog_is_found(team: Team, reader: User) -> None:
     [layer] = team.manifest("catalog:stable")["layers"]
     path = team.blob(layer["digest"])
-    path.write_bytes(path.read_bytes().replace(b'"serial": 1', b'"serial": 2'))
+    path.write_bytes(path.read_bytes().replace(b'"summary": ""', b'"summary": "x"'))
     assert_refused(reader, Reason.CORRUPT)
 
 
 def test_a_manifest_in_the_place_of_a_bundle_s_is_found(team: Team, reader: User) -> None:
-    good = team.digest(f"images/{NAME}", "1")
+    good = team.digest(f"images/{NAME}", team.find_tag(f"images/{NAME}", "1"))
     team.build("other", b"other")
     other = team.publish("other")["reference"].partition("@")[2]
     team.blob(good).write_bytes(team.blob(other).read_bytes())
@@ -98,7 +100,7 @@ def test_a_manifest_in_the_place_of_a_bundle_s_is_found(team: Team, reader: User
 
 def test_another_catalog_under_the_same_tag_is_refused(team: Team, reader: User) -> None:
     document = team.read_catalog()
-    document["serial"] = 99
+    document["serial"] += 99
     document["images"][0]["summary"] = "mine"
     team.put_catalog(document)
     assert "not signed" in assert_refused(reader, Reason.UNTRUSTED)["message"]
@@ -116,7 +118,7 @@ def test_a_catalog_that_is_not_signed_is_refused(team: Team, reader: User) -> No
 
 
 def test_a_bundle_that_is_not_signed_is_refused_though_a_signed_catalog_names_it(team: Team, reader: User) -> None:
-    digest = team.digest(f"images/{NAME}", "1")
+    digest = team.digest(f"images/{NAME}", team.find_tag(f"images/{NAME}", "1"))
     team.tag(f"images/{NAME}", format_signature_tag(digest)).unlink()
     assert_refused(reader, Reason.UNTRUSTED)
 
@@ -125,7 +127,7 @@ def test_the_signature_of_something_else_is_refused(team: Team, reader: User) ->
     """A good signature of the team's key, moved to the manifest that it is not for."""
     signed = team.tag("catalog", format_signature_tag(team.digest("catalog", "stable"))).read_text()
     document = team.read_catalog()
-    document["serial"] = 2
+    document["serial"] += 1
     digest = team.put_catalog(document)
     place = team.tag("catalog", format_signature_tag(digest))
     place.parent.mkdir(parents=True)
@@ -158,6 +160,47 @@ def test_a_catalog_that_was_rolled_back_is_refused_by_who_saw_the_newer_one(team
     assert str(seen) in refused["hint"]
     seen.unlink()
     reader.banger("image", "pull", NAME)
+
+
+def test_an_entry_that_was_rolled_back_does_not_come_with_the_next_catalog(team: Team, reader: User) -> None:
+    """Who publishes is a fresh job each time, so it takes the older catalog for the last one."""
+    first = team.digest("catalog", "stable")
+    team.build(NAME, b"second")
+    team.publish(NAME)
+    reader.banger("image", "list", "--available")
+    team.tag("catalog", "stable").write_text(first)
+    shutil.rmtree(team.publisher.paths.catalogs)
+    team.build("other", b"other")
+    team.publish("other")
+    refused = assert_refused(reader, Reason.UNTRUSTED)
+    assert f"an older image {NAME} than before" in refused["message"]
+    # To publish the image again puts it right.
+    team.publish(NAME)
+    reader.banger("image", "pull", NAME)
+
+
+def test_an_entry_that_was_gone_for_a_while_does_not_come_back_older(team: Team, reader: User) -> None:
+    empty = team.read_catalog() | {"images": []}
+    old = team.digest("catalog", "stable")
+    team.build(NAME, b"second")
+    serial = team.publish(NAME)["serial"]
+    reader.banger("image", "list", "--available")
+    team.sign("catalog", team.put_catalog({**empty, "serial": serial + 1}))
+    reader.banger("image", "list", "--available")
+    team.tag("catalog", "stable").write_text(old)
+    again = team.read_catalog() | {"serial": serial + 2}
+    team.sign("catalog", team.put_catalog(again))
+    assert "an older image" in assert_refused(reader, Reason.UNTRUSTED)["message"]
+
+
+@pytest.mark.parametrize("tag", ["testing", "stable2"])
+def test_the_catalog_of_another_tag_is_refused(team: Team, reader: User, tag: str) -> None:
+    team.publisher.banger("image", "publish", NAME, "--to", f"{team.place}:{tag}")
+    # The reader has never seen what it takes the place of.
+    team.tag("catalog", "stable").write_text(team.digest("catalog", tag))
+    assert f"of another tag: {tag}" in assert_refused(reader, Reason.UNTRUSTED)["message"]
+    other = team.make_reader("other", catalogs=(f"{team.place}/catalog:{tag}",))
+    other.banger("image", "pull", NAME)
 
 
 def test_who_publishes_does_not_go_on_from_a_catalog_that_was_rolled_back(team: Team) -> None:

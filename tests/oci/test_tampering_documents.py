@@ -45,6 +45,10 @@ def reader(team: Team) -> User:
     [
         ({"format": 2}, Reason.WRONG_STATE),
         ({"serial": 0}, Reason.CORRUPT),
+        # Older than what is in it.
+        ({"serial": 1}, Reason.CORRUPT),
+        ({"tag": None}, Reason.CORRUPT),
+        ({"tag": "testing"}, Reason.UNTRUSTED),
         ({"images": {}}, Reason.CORRUPT),
         ({"more": "x" * (5 << 20)}, Reason.TOO_LARGE),
     ],
@@ -59,7 +63,7 @@ def test_a_signed_catalog_that_is_not_what_it_should_be_is_refused(
 def test_an_image_in_the_place_of_a_catalog_is_refused(team: Team, reader: User) -> None:
     team.build("tool", b"hello")
     team.publish("tool", "--version", "1")
-    team.configure(reader, f"{team.place}/images/tool:1", key=team.public_key)
+    team.configure(reader, f"{team.place}/images/tool:{team.find_tag('images/tool', '1')}", key=team.public_key)
     refused = assert_refused(reader, Reason.BAD_INPUT)
     assert "application/vnd.banger.image.v1" in refused["message"]
 
@@ -71,7 +75,7 @@ def test_a_bundle_of_another_name_is_refused(team: Team, reader: User) -> None:
         "digest": team.publish("tool")["reference"].partition("@")[2],
         "repository": "./images/tool",
     }
-    team.sign("catalog", team.put_catalog({**document, "serial": 9}))
+    team.sign("catalog", team.put_catalog({**document, "serial": 1 << 40}))
     assert_refused(reader, Reason.CORRUPT)
 
 
@@ -79,7 +83,7 @@ def test_a_bundle_of_another_name_is_refused(team: Team, reader: User) -> None:
 def test_an_entry_that_names_no_host_is_not_looked_for_at_docker_hub(team: Team, reader: User, repository: str) -> None:
     document = team.read_catalog()
     document["images"][0]["repository"] = repository
-    team.sign("catalog", team.put_catalog({**document, "serial": 9}))
+    team.sign("catalog", team.put_catalog({**document, "serial": 1 << 40}))
     assert_refused(reader, Reason.CORRUPT)
 
 
@@ -203,6 +207,6 @@ def test_provenance_that_contradicts_itself_is_refused(team: Team, reader: User)
 def test_text_that_would_move_the_cursor_is_shown_escaped(team: Team, reader: User) -> None:
     document = team.read_catalog()
     document["images"][0]["summary"] = "\x1b[2J\x1b]0;mine\x07"
-    team.sign("catalog", team.put_catalog({**document, "serial": 9}))
+    team.sign("catalog", team.put_catalog({**document, "serial": 1 << 40}))
     for words in (["list", "--available"], ["list", "--available", "--json"]):
         assert reader.banger("image", *words).replace("\n", "").isprintable()
