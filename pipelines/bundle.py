@@ -13,14 +13,11 @@ import hashlib
 import json
 import mmap
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import IO
 
 from blake3 import blake3
 
-from banger.errors import BangerError, Reason
-from banger.run import is_cancelled
 from cache import Object, Store
 from catalog.bundle import DOCUMENT, ROLES, Bundle, Kind, format_bundle, parse_bundle, without_times
 from catalog.fields import WORD
@@ -30,11 +27,10 @@ from pipelines.graph import build
 from pipelines.job import Job
 from pipelines.naming import Target
 from pipelines.oci.artifact import OciArtifact, describe_blob, format_artifact, get_layer, with_title
-from pipelines.oci.blob import open_verified
 from pipelines.oci.limits import Limits
 from pipelines.oci.source import Descriptor, Source
 from pipelines.oci.sources import is_local
-from pipelines.oci.stream import Reads
+from pipelines.packed import check_download, download_object, pack_object
 from pipelines.reporter import Reporter
 from pipelines.step import Artifact, Step
 
@@ -43,9 +39,6 @@ _LEVEL = 9
 FILE_STEP = "bundle-file"
 # What `oras pull` calls the document.
 _TITLE = "bundle.json"
-_CHUNK_BYTES = 1 << 20
-# The largest that level 9 makes is 4 MiB; a stranger's bundle may ask for no more than this.
-_MAX_WINDOW_BYTES = 1 << 27
 # What an image or kernel that is here says of where it comes from, and a bundle says on.
 _SOURCES = ("recipe", "reference", "digest", "manifest_digest", "base")
 _RELEASE = re.compile(rb"Linux version ([0-9][0-9A-Za-z.+~_-]{0,63}) \(")
@@ -82,7 +75,7 @@ def plan_pack(kind: Kind, target: Target) -> Step:
     roles = [role for role in ROLES[kind] if role in target.artifacts]
 
     def pack(job: Job) -> None:
-        job.write_json("descriptors", {role: _pack_file(job, role) for role in roles})
+        job.write_json("descriptors", {role: _pack_file(job, role, job.get_input(role)) for role in roles})
 
     return Step(
         name=f"bundle:{format_bundle_name(kind, target.name)}",
@@ -95,30 +88,16 @@ def plan_pack(kind: Kind, target: Target) -> Step:
     )
 
 
-def _pack_file(job: Job, role: str) -> dict[str, str | int]:
-    path = job.input(role)
-    total = path.stat().st_size
-    sha256 = hashlib.sha256()
-    size_bytes = 0
-    with path.open("rb") as file, job.create(role) as sink:
-        for packed in _compress(file, total):
-            if is_cancelled():
-                raise KeyboardInterrupt
-            sink.write(packed)
-            sha256.update(packed)
-            size_bytes += len(packed)
-            job.progress(f"compressing {role}", file.tell(), total)
-    return {"digest": f"sha256:{sha256.hexdigest()}", "size_bytes": size_bytes}
-
-
-def _compress(file: IO[bytes], size_bytes: int) -> Iterator[bytes]:
-    """One frame. One thread: the number of threads would change the bytes."""
-    import zstandard
-
-    chunker = zstandard.ZstdCompressor(level=_LEVEL).chunker(size=size_bytes, chunk_size=_CHUNK_BYTES)
-    while data := file.read(_CHUNK_BYTES):
-        yield from chunker.compress(data)
-    yield from chunker.finish()  # type: ignore[no-untyped-call]
+def _pack_file(job: Job, role: str, made: Object) -> dict[str, str | int]:
+    with job.create(role) as sink:
+        packed = pack_object(
+            job.input(role),
+            made,
+            _LEVEL,
+            sink,
+            lambda done: job.progress(f"compressing {role}", done, made.size_bytes),
+        )
+    return {"digest": packed.digest, "size_bytes": packed.size_bytes}
 
 
 def pack(store: Store, kind: Kind, target: Target, named: Named, version: str | None, reporter: Reporter) -> Packed:
@@ -199,66 +178,39 @@ def plan_downloads(
 ) -> dict[str, Artifact]:
     """The files of a bundle by role, and `bundle`, its document. Nothing is downloaded yet.
 
-    CORRUPT when the manifest lacks a file that the bundle has, TOO_LARGE for one past the limits.
+    CORRUPT when the manifest lacks a file that the bundle has, TOO_LARGE for one past the limits, or whose download is.
     """
     artifacts = {DOCUMENT: _plan_keep(raw).output(DOCUMENT)}
     for role, made in bundle.files.items():
-        limits.check_size(made.size_bytes, f"{role} of {bundle.name}")
         layer = get_layer(artifact, ROLES[bundle.kind][role].media_type, source.reference)
-        artifacts[role] = _plan_download(role, layer, made, source).output(role)
+        check_download(layer, made, limits, f"{role} of {bundle.name}")
+        artifacts[role] = _plan_download(role, layer, made, source, limits).output(role)
     return artifacts
 
 
-def _plan_download(role: str, layer: Descriptor, made: Object, source: Source) -> Step:
+def _plan_download(role: str, layer: Descriptor, made: Object, source: Source, limits: Limits) -> Step:
     return Step(
         name=f"download:{role}-{layer.digest.partition(':')[2][:12]}",
         kind=FILE_STEP,
         version=1,
-        build=lambda job: _download(job, role, layer, made, source),
+        build=lambda job: _download(job, role, layer, made, source, limits),
         outputs=(role,),
         # All that is verified: with another promise it is another step.
         parameters={"role": role, "digest": layer.digest, "blake3": made.digest, "size_bytes": made.size_bytes},
     )
 
 
-def _download(job: Job, role: str, layer: Descriptor, made: Object, source: Source) -> None:
-    what = f"{role} of {source.reference}"
-    with open_verified(source, layer) as packed, job.create(role) as sink:
-        found = blake3()
-        done = 0
-        for chunk in _unpack(packed, what):
-            if is_cancelled():
-                raise KeyboardInterrupt
-            done += len(chunk)
-            if done > made.size_bytes:
-                raise BangerError(
-                    f"{what} unpacks to more than the {made.size_bytes} bytes that its bundle tells of",
-                    reason=Reason.TOO_LARGE,
-                    hint="this is how decompression bombs look",
-                )
-            found.update(chunk)
-            sink.write(chunk)
-            job.progress("downloading", packed.position, layer.size_bytes)
-        packed.finish()
-        if (found.hexdigest(), done) != (made.digest, made.size_bytes):
-            raise BangerError(
-                f"{what} does not unpack to what its bundle tells of",
-                reason=Reason.CORRUPT,
-                hint="the bundle was not made well; ask who publishes it",
-            )
-
-
-def _unpack(packed: Reads, what: str) -> Iterator[bytes]:
-    """The one frame of a file (RFC 8878, 3.1), a chunk at a time."""
-    import zstandard
-
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
-    reader = decompressor.stream_reader(packed)  # type: ignore[arg-type]
-    try:
-        while chunk := reader.read(_CHUNK_BYTES):
-            yield chunk
-    except zstandard.ZstdError as error:
-        raise BangerError(f"{what} is damaged: {error}", reason=Reason.CORRUPT) from error
+def _download(job: Job, role: str, layer: Descriptor, made: Object, source: Source, limits: Limits) -> None:
+    with job.create(role) as sink:
+        download_object(
+            source,
+            layer,
+            made,
+            sink,
+            lambda done: job.progress("downloading", done, layer.size_bytes),
+            what=f"{role} of {source.reference}",
+            limits=limits,
+        )
 
 
 def _plan_keep(raw: bytes) -> Step:

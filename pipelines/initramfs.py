@@ -14,16 +14,19 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import blake3
 
 from banger.errors import BangerError, Reason
-from banger.run import find_program, run
+from banger.run import find_program, is_cancelled, run
+from banger.sizes import format_bytes
 from pipelines.content import Measured
 from pipelines.cpio import CpioWriter, compress_archive
 from pipelines.drivers import NEEDED
 from pipelines.initrd import write_initrd
 from pipelines.job import Job
+from pipelines.oci.stream import CHUNK_BYTES, ZSTD_PIECE_BYTES, Cursor
 from pipelines.step import Artifact, Step
 
 RUNTIME_PACKAGES = ("busybox-static", "dropbear-bin", "e2fsprogs", "openssh-sftp-server", "qemu-guest-agent")
@@ -48,6 +51,10 @@ _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib
 _LOADER = "ld-linux-x86-64.so.2"
 _GUEST_LIBRARIES = "/run/banger/lib"
 _MAX_LINKS = 8
+_BASE = "the default kernel's initramfs"
+# The runtime has some 15 MiB; its frame, of level 19, a window of 8 MiB.
+_MAX_RUNTIME_BYTES = 512 << 20
+_MAX_WINDOW_BYTES = 1 << 27
 
 
 def plan_initramfs(kernel: str, system: Artifact, drivers: Artifact) -> Step:
@@ -75,8 +82,12 @@ def plan_other_initramfs(kernel: str, base: Artifact, drivers: Artifact, initrd:
         with job.create("initramfs") as sink:
             if initrd is not None:
                 write_initrd(initrd, sink)
-            sink.write(_find_runtime(job.input("base").read_bytes()))
-            sink.write(job.input("drivers").read_bytes())
+            with job.input("base").open("rb") as base:
+                length = _measure_runtime(base)
+                base.seek(0)
+                Cursor(iter(lambda: base.read(CHUNK_BYTES), b""), _BASE).copy(length, sink)
+            with job.input("drivers").open("rb") as archive:
+                job.copy(archive, sink, "adding the drivers")
 
     return Step(
         # Another name than that of the one it is made from, which may be of a kernel of the same name.
@@ -90,16 +101,33 @@ def plan_other_initramfs(kernel: str, base: Artifact, drivers: Artifact, initrd:
     )
 
 
-def _find_runtime(initramfs: bytes) -> bytes:
-    """Its first archive."""
+def _measure_runtime(initramfs: IO[bytes]) -> int:
+    """How many bytes its first archive has: one frame (RFC 8878, 3.1), unpacked for its end alone.
+
+    It may be of a kernel that came from a catalog: CORRUPT for what is none, TOO_LARGE for what unpacks to too much.
+    """
     import zstandard
 
-    frame = zstandard.ZstdDecompressor().decompressobj()
-    try:
-        frame.decompress(initramfs)
-    except zstandard.ZstdError as error:
-        raise BangerError("the default kernel's initramfs is none of ours", reason=Reason.CORRUPT) from error
-    return initramfs[: len(initramfs) - len(frame.unused_data)]
+    frame = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).decompressobj()
+    length = unpacked_bytes = 0
+    while not frame.eof:
+        piece = initramfs.read(ZSTD_PIECE_BYTES)
+        if is_cancelled():
+            raise KeyboardInterrupt
+        try:
+            unpacked_bytes += len(frame.decompress(piece))
+        except zstandard.ZstdError as error:
+            raise BangerError(f"{_BASE} is none of ours", reason=Reason.CORRUPT) from error
+        if not piece:
+            raise BangerError(f"{_BASE} ends too early", reason=Reason.CORRUPT)
+        if unpacked_bytes > _MAX_RUNTIME_BYTES:
+            raise BangerError(
+                f"{_BASE} unpacks to more than {format_bytes(_MAX_RUNTIME_BYTES)}",
+                reason=Reason.TOO_LARGE,
+                hint="this is how decompression bombs look",
+            )
+        length += len(piece)
+    return length - len(frame.unused_data)
 
 
 def runtime_version() -> str:

@@ -37,6 +37,10 @@ class Job:
         """The path of an input's object: immutable, to be read only."""
         return self._store.path(self._inputs[name])
 
+    def get_input(self, name: str) -> Object:
+        """What the file at `input` has to be."""
+        return self._inputs[name]
+
     def read_json(self, name: str) -> Any:
         """A small input, parsed."""
         return json.loads(self.input(name).read_bytes())

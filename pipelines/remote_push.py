@@ -10,19 +10,15 @@ put it there: the record fixes all that is ever believed of it.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
 
-from blake3 import blake3
-
 from banger.errors import BangerError, Reason
-from banger.run import is_cancelled
 from cache import Digest, Object, Record, Store, format_record, key_of, parse_record
 from cache.layout import iterate_records
 from catalog.local import Named
@@ -33,6 +29,7 @@ from pipelines.oci.push import Pusher
 from pipelines.oci.signatures import push_signature
 from pipelines.oci.source import Descriptor
 from pipelines.oci.sources import is_local
+from pipelines.packed import pack_object
 from pipelines.remote import (
     ARTIFACT_TYPE,
     OBJECT_TYPE,
@@ -47,7 +44,6 @@ from pipelines.reporter import Reporter
 
 # zstd's own default: what is large here is compressed already, or short-lived.
 _LEVEL = 3
-_CHUNK_BYTES = 1 << 20
 # What compressing has to gain for it to be worth unpacking everywhere.
 _GAIN = 0.95
 
@@ -177,7 +173,10 @@ def _push_output(pusher: Pusher, store: Store, made: Object, tell: Callable[[str
     """Send an output, compressed if that gains something; gives what was sent."""
     path = store.path(made)
     with store.temporary_dir() as folder:
-        whole, packed = _pack(path, folder / "packed", made, lambda done: tell("compressing", done, made.size_bytes))
+        with (folder / "packed").open("xb") as sink:
+            told = pack_object(path, made, _LEVEL, sink, lambda done: tell("compressing", done, made.size_bytes))
+        whole = Descriptor(OBJECT_TYPE, told.whole_digest, made.size_bytes)
+        packed = Descriptor(PACKED_TYPE, told.digest, told.size_bytes)
         is_packed = packed.size_bytes < made.size_bytes * _GAIN
         sent = packed if is_packed else whole
 
@@ -189,36 +188,3 @@ def _push_output(pusher: Pusher, store: Store, made: Object, tell: Callable[[str
 
         pusher.push_blob(sent.digest, sent.size_bytes, open_content, tell_sent)
     return sent
-
-
-def _pack(path: Path, packed: Path, made: Object, tell: Callable[[int], None]) -> tuple[Descriptor, Descriptor]:
-    """What the object is as a blob, and what it is compressed, which is written to `packed`: one frame (RFC 8878).
-
-    Raises CORRUPT when the file is not the object any more.
-    """
-    import zstandard
-
-    chunker = zstandard.ZstdCompressor(level=_LEVEL).chunker(size=made.size_bytes, chunk_size=_CHUNK_BYTES)
-    own, as_it_is, as_packed = blake3(), hashlib.sha256(), hashlib.sha256()
-    with path.open("rb") as file, packed.open("xb") as sink:
-
-        def write(chunks: Iterable[bytes]) -> None:
-            for chunk in chunks:
-                as_packed.update(chunk)
-                sink.write(chunk)
-
-        while data := file.read(_CHUNK_BYTES):
-            if is_cancelled():
-                raise KeyboardInterrupt
-            own.update(data)
-            as_it_is.update(data)
-            write(chunker.compress(data))
-            tell(file.tell())
-        write(chunker.finish())  # type: ignore[no-untyped-call]
-        size_bytes = sink.tell()
-    if own.hexdigest() != made.digest:
-        raise BangerError(f"{path} is damaged", reason=Reason.CORRUPT, hint="banger cache verify")
-    return (
-        Descriptor(OBJECT_TYPE, f"sha256:{as_it_is.hexdigest()}", made.size_bytes),
-        Descriptor(PACKED_TYPE, f"sha256:{as_packed.hexdigest()}", size_bytes),
-    )

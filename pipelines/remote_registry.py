@@ -10,32 +10,27 @@ it is not asked again for the rest of the run. One line says so.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from blake3 import blake3
-
 from banger.errors import BangerError, Reason
-from banger.run import is_cancelled
 from cache import Digest, Object, Record, Store
 from catalog.signatures import PublicKey
 from pipelines.oci.artifact import parse_artifact
-from pipelines.oci.blob import VerifiedBlob, open_verified, read_verified
+from pipelines.oci.blob import read_verified
 from pipelines.oci.limits import Limits
 from pipelines.oci.reference import parse_reference
 from pipelines.oci.registry import RegistryOptions
 from pipelines.oci.retry import Patience
 from pipelines.oci.signatures import load_public_key, verify_signature
 from pipelines.oci.source import Descriptor
-from pipelines.remote import ARTIFACT_TYPE, MAX_RECORD_BYTES, PACKED_TYPE, StepArtifact, Tell, parse_step
+from pipelines.packed import download_object
+from pipelines.remote import ARTIFACT_TYPE, MAX_RECORD_BYTES, StepArtifact, Tell, parse_step
 from pipelines.remote_repository import Repository, Waits, point_to
 from pipelines.reporter import Reporter
 
 _WAITS = Waits(connect_s=3.0, read_s=10.0)
 _PATIENCE = Patience(attempts=2, first_s=0.3, longest_s=3.0)
-_CHUNK_BYTES = 1 << 20
-# What `zstd --ultra` makes; ours need 2 MiB.
-_MAX_WINDOW_BYTES = 1 << 27
 # What the store says when it cannot take any more: no fault of the cache's.
 _OWN_DISK = (Reason.NO_SPACE, Reason.NO_PERMISSION, Reason.IO)
 
@@ -114,22 +109,17 @@ class RegistryCache:
         return parse_step(key, artifact, read_verified(source, artifact.config, MAX_RECORD_BYTES, _PATIENCE))
 
     def _download(self, name: str, layer: Descriptor, made: Object, tell: Tell) -> None:
-        what = f"the output {name!r} of the remote cache"
-        self._limits.check_size(made.size_bytes, what)
-        with open_verified(self._repository, layer, _PATIENCE) as blob, self._store.writer() as sink:
-            found, size_bytes = blake3(), 0
-            for chunk in _read_chunks(blob, what):
-                if is_cancelled():
-                    raise KeyboardInterrupt
-                size_bytes += len(chunk)
-                if size_bytes > made.size_bytes:
-                    raise _corrupt(what, "it is longer than its record tells")
-                found.update(chunk)
-                sink.write(chunk)
-                tell(name, blob.position, layer.size_bytes)
-            blob.finish()
-            if (found.hexdigest(), size_bytes) != (made.digest, made.size_bytes):
-                raise _corrupt(what, "it is not what its record tells")
+        with self._store.writer() as sink:
+            download_object(
+                self._repository,
+                layer,
+                made,
+                sink,
+                lambda done: tell(name, done, layer.size_bytes),
+                what=f"the output {name!r} of the remote cache",
+                limits=self._limits,
+                patience=_PATIENCE,
+            )
             sink.commit()
 
     def _give_up(self, error: BangerError) -> None:
@@ -138,23 +128,3 @@ class RegistryCache:
                 return
             self._is_lost = True
         self._reporter.note(f"the remote cache {self._repository.repository} is not asked any more: {error.message}")
-
-
-def _read_chunks(blob: VerifiedBlob, what: str) -> Iterator[bytes]:
-    """What travels, or what it unpacks to: one frame (RFC 8878, 3.1)."""
-    if blob.descriptor.media_type != PACKED_TYPE:
-        while chunk := blob.read(_CHUNK_BYTES):
-            yield chunk
-        return
-    import zstandard
-
-    unpacked = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).stream_reader(blob)  # type: ignore[arg-type]
-    try:
-        while chunk := unpacked.read(_CHUNK_BYTES):
-            yield chunk
-    except zstandard.ZstdError as error:
-        raise _corrupt(what, str(error)) from error
-
-
-def _corrupt(what: str, why: str) -> BangerError:
-    return BangerError(f"{what} is damaged: {why}", reason=Reason.CORRUPT)

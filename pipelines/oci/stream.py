@@ -20,7 +20,7 @@ from pipelines.oci.limits import Limits
 CHUNK_BYTES = 1 << 20
 _CHUNKS_AHEAD = 8
 # What a kilobyte of zstd may stand for is 32 MiB.
-_ZSTD_PIECE_BYTES = 1 << 10
+ZSTD_PIECE_BYTES = 1 << 10
 _GZIP, _ZSTD, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0"
 # The largest dictionary of the presets of xz(1) takes 65 MiB to unpack.
 _XZ_MEMORY_BYTES = 128 << 20
@@ -145,7 +145,7 @@ def _unzstd(packed: Reads, what: str) -> Iterator[bytes]:
     while data := packed.read(CHUNK_BYTES):
         at = 0
         while at < len(data):
-            piece = data[at : at + _ZSTD_PIECE_BYTES]
+            piece = data[at : at + ZSTD_PIECE_BYTES]
             try:
                 made += frame.decompress(piece)
             except zstandard.ZstdError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from banger.cli.main import _explain
+from banger.cli.output import explain_refusal
 from banger.errors import Reason
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def test_a_state_folder_that_cannot_be_made_is_one_line(cli: Cli, home: str) -> 
 )
 def test_what_the_system_refuses_has_a_reason_and_the_name_of_the_file(number: int, reason: Reason) -> None:
     for name in ("/some/file", b"/some/file"):
-        told = _explain(OSError(number, os.strerror(number), name))
+        told = explain_refusal(OSError(number, os.strerror(number), name))
         assert told.reason is reason
         assert "/some/file" in told.message
-    assert _explain(OSError(number, os.strerror(number))).reason is reason
-    assert _explain(OSError(number, os.strerror(number), 7)).reason is reason
+    assert explain_refusal(OSError(number, os.strerror(number))).reason is reason
+    assert explain_refusal(OSError(number, os.strerror(number), 7)).reason is reason

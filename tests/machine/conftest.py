@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tempfile
+from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -26,8 +28,10 @@ def subnet() -> Subnet:
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> Paths:
-    return Paths.from_environment({"HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "run")})
+def paths(tmp_path: Path) -> Iterator[Paths]:
+    # Names of sockets have a limit that pytest's folders may come near.
+    with tempfile.TemporaryDirectory(prefix="bg-", dir="/tmp") as runtime:
+        yield Paths.from_environment({"HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": runtime})
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_the_second_disk_that_fails_takes_the_first_with_it(
     machines: Machines, wish: Wish, store: Store, artifacts: dict[str, Object]
 ) -> None:
     damaged = {**artifacts, "home": store.put_bytes(b"not a tar" * 100)}
-    with pytest.raises(Exception, match="could not be opened"):
+    with pytest.raises(Exception, match="the image's /root cannot be used"):
         create(machines, wish, store, damaged, None)
     assert _left(machines) == []
 
