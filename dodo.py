@@ -25,7 +25,8 @@ from catalog.bundle import Kind
 from catalog.kernels import list_kernel_recipes
 from catalog.recipes import list_recipe_names
 from pipelines.bundle import format_bundle_name, plan_pack
-from pipelines.graph import Graph, format_task_name
+from pipelines.doit_parts import format_task_name
+from pipelines.graph import Graph
 from pipelines.oci.signatures import load_signing_key
 from pipelines.publish import describe_published, parse_place, parse_version, publish_named
 from pipelines.reporter import Silent

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from cache.digests import Digest
 
 _CHUNK_BYTES = 1 << 20
 _ZEROS = memoryview(bytes(_CHUNK_BYTES))
+# st_blocks counts these, whatever the block size of the filesystem (stat(3type)).
+BLOCK_BYTES = 512
 
 # _IOW(0x94, 9, int), <linux/fs.h>; the fcntl module does not name it in Python 3.11.
 _FICLONE = 0x40049409
@@ -24,6 +27,15 @@ _FICLONE = 0x40049409
 # Why a hard link may be impossible where a copy is not: another filesystem, one without hard links,
 # somebody else's file under fs.protected_hardlinks, or too many links.
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def find_file(path: Path) -> os.stat_result | None:
+    """None also for what is no regular file."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def make_folder(path: Path) -> None:

@@ -4,8 +4,12 @@
     version               the format, a decimal number; written last when a store is made
     objects/ab/<digest>   immutable files, mode 0400
     actions/ab/<key>      records: which step, on which inputs, gave which objects
-    locks/<key>           flocks, see `locks`; never removed
+    locks/<key>           flocks, see `locks`
+    leases/<random>       hard links to what running programs use, see `leases`
+    quarantine/<digest>   what `verify` took out, to be looked at by a person
     tmp/<random>          what is being written, see `temporary`
+    growth                how much came since somebody counted, see `growth`
+    gc, verify            who does that now, and how far the last verification came
 
 Everything is in one folder with mode 0700 on one filesystem, so that a finished file gets its name by link or rename.
 A folder that is missing is made again when something is to be put into it: somebody may wipe the cache beside us.
@@ -40,7 +44,7 @@ def record_path(root: Path, key: Digest) -> Path:
 
 
 def lock_path(root: Path, key: Digest) -> Path:
-    return root / "locks" / parse_digest(key)
+    return locks_folder(root) / parse_digest(key)
 
 
 def objects_folder(root: Path) -> Path:
@@ -49,6 +53,26 @@ def objects_folder(root: Path) -> Path:
 
 def actions_folder(root: Path) -> Path:
     return root / "actions"
+
+
+def locks_folder(root: Path) -> Path:
+    return root / "locks"
+
+
+def leases_folder(root: Path) -> Path:
+    return root / "leases"
+
+
+def quarantine_folder(root: Path) -> Path:
+    return root / "quarantine"
+
+
+def gc_path(root: Path) -> Path:
+    return root / "gc"
+
+
+def growth_path(root: Path) -> Path:
+    return root / "growth"
 
 
 def tmp_folder(root: Path) -> Path:
@@ -62,7 +86,7 @@ def ensure_layout(root: Path) -> None:
         if found is None:
             make_folder(root)
             root.chmod(0o700)
-        for folder in (objects_folder(root), actions_folder(root), root / "locks", tmp_folder(root)):
+        for folder in (objects_folder(root), actions_folder(root), locks_folder(root), tmp_folder(root)):
             make_folder(folder)
         if found is None:
             # Two processes that make the same store write the same bytes, so the last one may win.

@@ -7,7 +7,7 @@ The holder writes {pid, what, since} into the file, so that those who wait can s
 be missing or late, and nothing is decided by it.
 
 Waiting is polling, since a thread that sleeps in flock cannot be called off: neither Ctrl-C nor a failed sibling would
-reach it. Lock files are not removed here; should `gc` remove one under its lock, acquirers notice and open the new one.
+reach it. `gc` removes a lock file under its lock; acquirers notice and open the new one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from banger.errors import BangerError, Reason
 from cache.failures import explained
 from cache.files import make_folder
 from cache.temporary import is_same_file
+from cache.trace import Point, reach
 
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.1
@@ -82,6 +83,7 @@ def _acquire(
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         _write_holder(fd, what)
+        reach(Point.LOCK_TAKEN)
     except BaseException:
         if fd >= 0:
             os.close(fd)
@@ -119,18 +121,44 @@ def _release(fd: int) -> None:
 
 
 def _write_holder(fd: int, what: str) -> None:
-    text = json.dumps({"pid": os.getpid(), "what": what, "since": time.time()}).encode()
     with suppress(OSError):  # a full disk does not make the lock less held
         os.ftruncate(fd, 0)
-        os.pwrite(fd, text, 0)
+        os.pwrite(fd, format_holder(what), 0)
 
 
 def _find_holder(fd: int) -> Holder | None:
     try:
-        found = json.loads(os.pread(fd, 4096, 0))
-        return Holder(pid=int(found["pid"]), what=str(found["what"]), since=float(found["since"]))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return parse_holder(os.pread(fd, 4096, 0))
+    except OSError:
         return None
+
+
+def format_holder(what: str) -> bytes:
+    """This process, and what it does."""
+    return json.dumps({"pid": os.getpid(), "what": what, "since": time.time()}).encode()
+
+
+def parse_holder(text: bytes) -> Holder | None:
+    try:
+        found = json.loads(text)
+        return Holder(pid=int(found["pid"]), what=str(found["what"]), since=float(found["since"]))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def remove_if_free(path: Path) -> bool:
+    """Remove a lock file that nobody holds."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        is_free = _try_lock(fd, path)
+        if is_free:
+            path.unlink()
+        return is_free
+    finally:
+        os.close(fd)
 
 
 def _name(holder: Holder | None) -> str:

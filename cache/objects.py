@@ -20,9 +20,12 @@ from blake3 import blake3
 from banger.errors import BangerError, Reason
 from cache.digests import Digest, Object
 from cache.failures import explained
-from cache.files import hash_file, make_folder, sync_folder, try_link, write_all
+from cache.files import BLOCK_BYTES, find_file, hash_file, make_folder, sync_folder, try_link, write_all
+from cache.growth import note_growth
 from cache.layout import object_path, tmp_folder
+from cache.leases import hold
 from cache.temporary import temporary_file
+from cache.trace import Point, reach
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -34,9 +37,10 @@ _BUFFER_BYTES = 1 << 20
 class ObjectWriter(io.BufferedWriter):
     """A file object, opened "wb", whose content becomes an object with `commit`. Without it, nothing remains."""
 
-    def __init__(self, root: Path, path: Path, fd: int) -> None:
+    def __init__(self, root: Path, lease: Path | None, path: Path, fd: int) -> None:
         self._sink = _HashingSink(fd, root)
         self._root = root
+        self._lease = lease
         self._path = path
         super().__init__(self._sink, _BUFFER_BYTES)
 
@@ -45,8 +49,9 @@ class ObjectWriter(io.BufferedWriter):
         if not self.closed:
             self.flush()
         obj = self._sink.finish()
+        reach(Point.OBJECT_WRITTEN)
         with explained("store an object", self._root):
-            _install(self._root, self._path, self._sink.fileno(), obj)
+            _install(self._root, self._lease, self._path, self._sink.fileno(), obj)
         self.close()
         return obj
 
@@ -104,16 +109,16 @@ class _HashingSink(io.RawIOBase):
 
 
 @contextmanager
-def writer(root: Path) -> Iterator[ObjectWriter]:
+def writer(root: Path, lease: Path | None) -> Iterator[ObjectWriter]:
     with temporary_file(tmp_folder(root)) as (path, fd):
-        new = ObjectWriter(root, path, fd)
+        new = ObjectWriter(root, lease, path, fd)
         try:
             yield new
         finally:
             new.abandon()
 
 
-def put_file(root: Path, path: Path) -> Object:
+def put_file(root: Path, lease: Path | None, path: Path) -> Object:
     """Take over a finished file of this filesystem, holes and all, without a copy. Its name is gone afterwards."""
     with explained("store a file", root):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -123,7 +128,7 @@ def put_file(root: Path, path: Path) -> Object:
             obj = Object(*hash_file(fd))
             if os.fstat(fd).st_size != obj.size_bytes:
                 raise BangerError(f"{path} changed while it was read", reason=Reason.CHANGED)
-            _install(root, path, fd, obj)
+            _install(root, lease, path, fd, obj)
         finally:
             os.close(fd)
     return obj
@@ -131,22 +136,23 @@ def put_file(root: Path, path: Path) -> Object:
 
 def has(root: Path, obj: Object) -> bool:
     with explained("look for an object", root):
-        return _find_size(object_path(root, obj.digest)) == obj.size_bytes
+        found = find_file(object_path(root, obj.digest))
+        return found is not None and found.st_size == obj.size_bytes
 
 
 def get_path(root: Path, obj: Object) -> Path:
     path = object_path(root, obj.digest)
     with explained("look for an object", root):
-        size_bytes = _find_size(path)
-    if size_bytes is None:
+        found = find_file(path)
+    if found is None:
         raise BangerError(
             f"object {obj.digest[:12]} is not in the store at {root}",
             reason=Reason.NOT_FOUND,
             hint="it was removed, and is made again by building what needs it",
         )
-    if size_bytes != obj.size_bytes:
+    if found.st_size != obj.size_bytes:
         raise BangerError(
-            f"object {obj.digest[:12]} has {size_bytes} bytes and should have {obj.size_bytes}: {path}",
+            f"object {obj.digest[:12]} has {found.st_size} bytes and should have {obj.size_bytes}: {path}",
             reason=Reason.CORRUPT,
             hint="remove the file; it is made again by building what needs it",
         )
@@ -161,7 +167,8 @@ def install_name(root: Path, path: Path, obj: Object) -> None:
         # A link and not a rename: it never takes the place of a file to which owners hold links.
         linked = try_link(path, destination)
     except FileExistsError:
-        if _find_size(destination) == obj.size_bytes:
+        found = find_file(destination)
+        if found is not None and found.st_size == obj.size_bytes:
             return
         linked = False
     if not linked:
@@ -169,17 +176,14 @@ def install_name(root: Path, path: Path, obj: Object) -> None:
     sync_folder(destination.parent)
 
 
-def _install(root: Path, path: Path, fd: int, obj: Object) -> None:
-    if not has(root, obj):
+def _install(root: Path, lease: Path | None, path: Path, fd: int, obj: Object) -> None:
+    while not has(root, obj) or (lease is not None and not hold(root, lease, obj)):
+        # Under its temporary name it has a second link: nobody takes it away before it is held.
         os.fchmod(fd, 0o400)
         os.fsync(fd)
+        reach(Point.OBJECT_SYNCED)
         install_name(root, path, obj)
+        reach(Point.OBJECT_NAMED)
+        note_growth(root, os.fstat(fd).st_blocks * BLOCK_BYTES)
     path.unlink(missing_ok=True)
-
-
-def _find_size(path: Path) -> int | None:
-    try:
-        found = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+    reach(Point.OBJECT_DONE)

@@ -19,18 +19,19 @@ from cache.digests import Object
 from cache.failures import explained
 from cache.files import copy_file, hash_file, try_link, try_reflink
 from cache.layout import tmp_folder
-from cache.objects import get_path, has, install_name
+from cache.objects import has, install_name
 from cache.temporary import temporary_folder
+from cache.trace import Point, reach
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def link(root: Path, obj: Object, destination: Path) -> None:
-    """Give an owner the object as `destination`. A file of the same content that is there already is fine."""
-    source = get_path(root, obj)
+def link(source: Path, obj: Object, destination: Path) -> None:
+    """Give an owner the object at `source` as `destination`. A file of the same content that is there is fine."""
     with explained("link an object", destination.parent):
         try:
             if try_link(source, destination):
+                reach(Point.OWNER_LINKED)
                 return
             _link_copy(source, obj, destination)
         except FileExistsError:
@@ -41,8 +42,8 @@ def link(root: Path, obj: Object, destination: Path) -> None:
 def adopt(root: Path, owner_file: Path, obj: Object) -> None:
     """Put an owner's file back under its digest when the object is missing or cut short.
 
-    A read-only file on the same filesystem is linked, and trusted by its size. Everything else is copied and hashed:
-    a file that can still be written must not become an object.
+    It is read once more in any case: what was damaged in the store is damaged with its owner, too. A read-only file on
+    the same filesystem is linked then, everything else copied: what can still be written must not become an object.
     """
     if has(root, obj):
         return
@@ -56,6 +57,8 @@ def adopt(root: Path, owner_file: Path, obj: Object) -> None:
         if not stat.S_ISREG(found.st_mode) or found.st_size != obj.size_bytes:
             raise _not_the_object(owner_file, obj)
         if is_link and not found.st_mode & 0o222:
+            if not _has_content(source, obj):
+                raise _not_the_object(owner_file, obj)
             install_name(root, source, obj)
         else:
             _make_copy(source, folder / "copy", obj)
@@ -66,6 +69,7 @@ def _link_copy(source: Path, obj: Object, destination: Path) -> None:
     part = destination.with_name(f".{destination.name[:200]}.{os.urandom(8).hex()}.part")
     try:
         _make_copy(source, part, obj)
+        reach(Point.OWNER_COPIED)
         if not try_link(part, destination):  # a filesystem without hard links
             if destination.exists():
                 raise FileExistsError
@@ -96,11 +100,13 @@ def _is_content(destination: Path, source: Path, obj: Object) -> bool:
     found = destination.lstat()
     if os.path.samestat(found, source.lstat()):
         return True
-    if not stat.S_ISREG(found.st_mode) or found.st_size != obj.size_bytes:
-        return False
-    fd = os.open(destination, _READ)
+    return stat.S_ISREG(found.st_mode) and found.st_size == obj.size_bytes and _has_content(destination, obj)
+
+
+def _has_content(path: Path, obj: Object) -> bool:
+    fd = os.open(path, _READ)
     try:
-        return hash_file(fd)[0] == obj.digest
+        return hash_file(fd) == (obj.digest, obj.size_bytes)
     finally:
         os.close(fd)
 

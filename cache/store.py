@@ -4,22 +4,25 @@ It can be wiped at any time; what is missing is made again. Several processes an
 that is in it is on the disk before its name is there (fsync, then link), so a power cut loses work but breaks nothing.
 A store belongs to one user on a filesystem of one host: flock over a network is not relied upon.
 
-A Store holds nothing open: it is a path and may be copied into threads, forks and other processes.
+A Store holds nothing open: it is a path and may be copied into threads, forks and other processes. One that is
+`leased` is a path with a lease: for as long as that lasts, nothing that it was told of goes away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from blake3 import blake3
 
-from cache import actions, layout, locks, objects, owners, temporary, usage, verify
+from cache import actions, collect, growth, layout, leases, locks, objects, owners, temporary, usage, verify
 from cache.actions import Record
+from cache.collect import Collection, Policy
 from cache.digests import Digest, Object
+from cache.growth import Growth
 from cache.locks import Holder
 from cache.objects import ObjectWriter
 from cache.usage import Usage
@@ -33,6 +36,7 @@ class Store:
     """Every method raises BangerError for what the disk refuses: NO_SPACE, NO_PERMISSION, or IO for the rest."""
 
     root: Path
+    lease: Path | None = None
 
     @classmethod
     def open(cls, root: Path) -> Store:
@@ -40,15 +44,25 @@ class Store:
         root = root.absolute()
         layout.ensure_layout(root)
         temporary.remove_stale(layout.tmp_folder(root))
+        temporary.remove_stale(layout.leases_folder(root))
         return cls(root)
+
+    @contextmanager
+    def leased(self, what: str) -> Iterator[Store]:
+        """The store for one who builds: what it puts there or was told is there stays until the block ends.
+
+        `what` is for people who ask why something cannot go.
+        """
+        with leases.lease(self.root, what) as lease:
+            yield Store(self.root, lease)
 
     def writer(self) -> AbstractContextManager[ObjectWriter]:
         """A file object to write to and then `commit()`. Left without a commit, nothing remains."""
-        return objects.writer(self.root)
+        return objects.writer(self.root, self.lease)
 
     def put_file(self, path: Path) -> Object:
         """Take over a finished file made under `temporary_dir()`, without a copy. Its name there is gone afterwards."""
-        return objects.put_file(self.root, path)
+        return objects.put_file(self.root, self.lease, path)
 
     def put_stream(self, source: IO[bytes]) -> Object:
         """Store what `source` gives up to its end. Its own errors pass through as they are."""
@@ -67,7 +81,7 @@ class Store:
 
     def has(self, obj: Object) -> bool:
         """Present and of the right size."""
-        return objects.has(self.root, obj)
+        return objects.has(self.root, obj) if self.lease is None else leases.hold(self.root, self.lease, obj)
 
     def has_outputs(self, record: Record) -> bool:
         """Whether a record is a hit: all that it speaks of is still here."""
@@ -75,15 +89,20 @@ class Store:
 
     def path(self, obj: Object) -> Path:
         """Where to read the object: NOT_FOUND when it is missing, CORRUPT when its size is wrong. Never write there."""
+        if self.lease is not None and leases.hold(self.root, self.lease, obj):
+            held = leases.find_held(self.lease, obj)
+            if held is not None:
+                return held
         return objects.get_path(self.root, obj)
 
     def link(self, obj: Object, destination: Path) -> None:
         """Hard-link the object for an owner, or copy it verified where no link can be. There whole or not at all."""
-        owners.link(self.root, obj, destination)
+        owners.link(self.path(obj), obj, destination)
 
     def adopt(self, owner_file: Path, obj: Object) -> None:
         """Put an owner's file back when the object is missing. CORRUPT when it is not that object."""
-        owners.adopt(self.root, owner_file, obj)
+        if not self.has(obj):
+            owners.adopt(self.root, owner_file, obj)
 
     def temporary_dir(self) -> AbstractContextManager[Path]:
         """A folder on the store's filesystem, removed with its content at the end or after our death."""
@@ -112,3 +131,18 @@ class Store:
 
     def usage(self) -> Usage:
         return usage.measure(self.root)
+
+    def growth(self) -> Growth | None:
+        """What the store has grown by since somebody counted, without looking at it. None when nobody can tell."""
+        return growth.find_growth(self.root)
+
+    def collect(
+        self,
+        policy: Policy,
+        owners: Mapping[str, Path],
+        *,
+        dry_run: bool = False,
+        on_wait: Callable[[Holder], None] | None = None,
+    ) -> Collection:
+        """Remove what nobody holds or uses. `owners` are folders that may hold links, under what people call them."""
+        return collect.collect(self.root, policy, owners, dry_run=dry_run, on_wait=on_wait)

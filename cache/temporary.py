@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cache.failures import explained
 from cache.files import make_folder, sync_folder, write_all
+from cache.trace import Point, reach
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -52,8 +53,10 @@ def replace_file(folder: Path, destination: Path, content: bytes) -> None:
     with temporary_file(folder) as (path, fd):
         write_all(fd, content)
         os.fsync(fd)
+        reach(Point.FILE_SYNCED)
         make_folder(destination.parent)
         path.replace(destination)
+        reach(Point.FILE_NAMED)
         sync_folder(destination.parent)
 
 
@@ -81,6 +84,7 @@ def _claim(folder: Path, *, is_folder: bool) -> tuple[Path, int]:
             os.close(fd)
             raise
         if is_same_file(fd, path):
+            reach(Point.TEMPORARY_MADE)
             return path, fd
         os.close(fd)
 
@@ -102,6 +106,18 @@ def _remove(path: Path, *, is_folder: bool) -> None:
             path.rmdir()
         else:
             path.unlink()
+
+
+def is_claimed(path: Path) -> bool:
+    """Whether the process that made it still lives. Raises OSError for what has gone."""
+    fd = os.open(path, os.O_RDONLY | _FLAGS)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _remove_if_stale(path: Path) -> None:

@@ -25,6 +25,7 @@ from cache import Digest, Object, Record, Store, format_record, parse_record
 from cache.failures import explained
 from cache.files import make_folder, sync_folder
 from cache.temporary import remove_stale, temporary_folder
+from cache.trace import Point, reach
 from catalog.names import format_folder, nearest
 
 _FORMAT = 1
@@ -149,7 +150,9 @@ class Names:
                         store.link(made, fresh / role)
                     _write_synced(fresh / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
                     sync_folder(fresh)
+                    reach(Point.NAME_FILLED)
                     _exchange(fresh, folder, work / "old")
+                    reach(Point.NAME_MOVED)
                     sync_folder(self.folder)
             finally:
                 # It stays while another name is being made.

@@ -13,17 +13,17 @@ store's records alone (doit's own database stays in memory and is thrown away). 
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
-from urllib.parse import unquote
 
 from banger.errors import BangerError, Reason
 from banger.run import cancel_all, is_cancelled, resume, shielded
 from cache import Digest, Holder, Object, Record, Store, key_of
+from cache.trace import Point, reach
+from pipelines.doit_parts import DoitReporter, WakefulQueue, format_task_name
 from pipelines.job import Job
 from pipelines.remote import RemoteCache, fetch_missing, find_missing
 from pipelines.reporter import Reporter
@@ -31,7 +31,6 @@ from pipelines.step import Artifact, Effect, Result, Step, dependencies, walk
 
 _PARALLEL_JOBS = 4
 _CLEANUP_S = 1.5
-_LOOK_UP_S = 0.2
 # How old an answer of the outside may be that somebody else got, when one is asked for anew.
 _FRESH_S = 24 * 3600
 
@@ -264,12 +263,14 @@ class Graph:
                 self.reporter.cached(step.name)
                 return
             self.reporter.started(step.name)
+            reach(Point.STEP_STARTED)
             begin = time.time()
             inputs = self._input_objects(step)
             with self.store.temporary_dir() as directory:
                 job = Job(step, self.store, inputs, directory, self.reporter)
                 step.build(job)
                 outputs = job.finish()
+            reach(Point.STEP_BUILT)
             record = Record(
                 step=step.kind,
                 version=step.version,
@@ -280,6 +281,7 @@ class Graph:
                 duration_s=time.time() - begin,
             )
             self.store.put_record(key, record)
+            reach(Point.STEP_RECORDED)
             if step.name in self._known and self._known[step.name][1].outputs != outputs:
                 self._forget_followers(step)
             self._known[step.name] = (key, record)
@@ -314,7 +316,7 @@ class Graph:
 
     def _lock(self, step: Step, key: Digest) -> AbstractContextManager[None]:
         def tell(holder: Holder) -> None:
-            self.reporter.waiting(step.name, f"process {holder.pid} is making it")
+            self.reporter.waiting(step.name, describe_holder(holder))
 
         return self.store.lock(key, step.name, tell, is_cancelled)
 
@@ -328,51 +330,11 @@ class Graph:
         return inputs
 
 
-def format_task_name(name: str) -> str:
-    """doit reads `=` as an assignment and `*` as a pattern, and has no names with them."""
-    return name.replace("%", "%25").replace("=", "%3D").replace("*", "%2A")
-
-
-class WakefulQueue(queue.Queue[Any]):
-    """doit's queue between its threads, whose `get` looks up now and then.
-
-    A signal that comes in the instant before a wait without end is only handled after it (so it is in CPython): a
-    Ctrl-C that waits for a step of an hour is none.
-    """
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        while True:
-            try:
-                return super().get(timeout=_LOOK_UP_S)
-            except queue.Empty:
-                continue
-
-
-class DoitReporter:
-    """doit's reporter interface, of which only `up to date` is of use: the rest is told by the graph itself."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
-
-    def skip_uptodate(self, task: Any) -> None:
-        self._reporter.cached(unquote(task.name))
-
-    def add_failure(self, task: Any, fail: Any) -> None:
-        """Failures of ours were told already; one of doit's own is a bug that must not pass silently."""
-
-    def runtime_error(self, msg: str) -> None:
-        raise AssertionError(msg)
-
-    def cleanup_error(self, exception: Any) -> None:
-        raise exception
-
-    def initialize(self, tasks: Any, selected_tasks: Any) -> None: ...
-    def get_status(self, task: Any) -> None: ...
-    def execute_task(self, task: Any) -> None: ...
-    def add_success(self, task: Any) -> None: ...
-    def skip_ignore(self, task: Any) -> None: ...
-    def teardown_task(self, task: Any) -> None: ...
-    def complete_run(self) -> None: ...
+def describe_holder(holder: Holder) -> str:
+    """Who makes what others wait for, and since when: one that is stuck can be looked at."""
+    who = "another process" if holder.pid is None else f"process {holder.pid}"
+    since = "" if holder.since is None else time.strftime(", since %H:%M:%S", time.localtime(holder.since))
+    return f"{who} is making it{f' as {holder.what}' if holder.what else ''}{since}"
 
 
 def build(

@@ -24,7 +24,7 @@ from banger.settings import (
     Settings,
     load_settings,
 )
-from banger.sizes import format_mib, parse_mib
+from banger.sizes import format_bytes, format_mib, parse_mib
 from cache import Store
 
 if TYPE_CHECKING:
@@ -51,7 +51,27 @@ class App:
 
     @cached_property
     def store(self) -> Store:
+        """For building: nothing that it was told of goes away before the command ends; then the cache is tidied."""
+        context = click.get_current_context()
+        store = self.whole_store
+        # The last that is registered is done first.
+        context.find_root().call_on_close(self._tidy_cache)
+        return context.find_root().with_resource(store.leased(context.command_path))
+
+    @cached_property
+    def whole_store(self) -> Store:
+        """For looking at it and tidying it."""
         return Store.open(self.paths.store)
+
+    def _tidy_cache(self) -> None:
+        from banger.garbage import collect_if_large
+
+        collected = collect_if_large(self.whole_store, self.paths, self.settings.cache_max_size)
+        if collected is not None and collected.dropped:
+            self.say(
+                f"the cache became too large: {len(collected.dropped)} objects that nobody used for the longest time "
+                f"went ({format_bytes(collected.freed_bytes)})"
+            )
 
     @cached_property
     def records(self) -> Records:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from banger.cli.app import App, pass_app
+from banger.cli.cache_push import push
 from banger.cli.options import Nouns, json_option
-from banger.cli.output import print_json, print_table, say
+from banger.cli.output import format_age, print_json, print_table, say
 from banger.errors import BangerError, Reason
 from banger.sizes import format_bytes
-from catalog.names import nearest
 
 if TYPE_CHECKING:
-    from catalog.local import Named
-    from catalog.signatures import PrivateKey
+    from cache import Collection, Dropped, KindUsage
+
+_T = TypeVar("_T")
 
 
 @click.group(cls=Nouns)
@@ -25,30 +29,94 @@ def cache() -> None:
     """The store: what was built is kept here and found again by its inputs."""
 
 
+cache.add_command(push)
+
+
 @cache.command()
 @json_option
 @pass_app
 def du(app: App, as_json: bool) -> None:
-    """How much there is. What images and machines hold stays with them when the cache goes."""
-    usage = app.store.usage()
+    """How much there is, by kind of step.
+
+    SHARED is held by images, kernels and machines as well, and stays with them when the cache goes; removing the rest
+    gives OWN back.
+    """
+    usage = app.whole_store.usage()
     if as_json:
         print_json(
             {
                 "path": str(app.paths.store),
-                "objects": usage.object_count,
-                "size_bytes": usage.size_bytes,
-                "held_objects": usage.held_count,
-                "held_bytes": usage.held_bytes,
+                **_describe_usage(usage.all),
+                "kinds": [{"kind": each.kind, **_describe_usage(each)} for each in usage.kinds],
                 "records": usage.record_count,
+                "unfinished_bytes": usage.unfinished_bytes,
+                "quarantine_bytes": usage.quarantine_bytes,
             }
         )
         return
     rows = [
-        ("held by images and machines", str(usage.held_count), format_bytes(usage.held_bytes)),
-        ("held by nobody", str(usage.object_count - usage.held_count), format_bytes(usage.free_bytes)),
-        ("all", str(usage.object_count), format_bytes(usage.size_bytes)),
+        (name, str(each.object_count), *map(format_bytes, (each.size_bytes, each.shared_bytes, each.own_bytes)))
+        for name, each in (*((each.kind or "(no record)", each) for each in usage.kinds), ("all", usage.all))
     ]
-    print_table(("WHAT", "OBJECTS", "SIZE"), rows)
+    print_table(("KIND", "OBJECTS", "SIZE", "SHARED", "OWN"), rows)
+    for what, size_bytes in (("being written", usage.unfinished_bytes), ("in quarantine", usage.quarantine_bytes)):
+        if size_bytes:
+            app.say(f"{what}: {format_bytes(size_bytes)}")
+
+
+def _describe_usage(usage: KindUsage) -> dict[str, int]:
+    return {
+        "objects": usage.object_count,
+        "size_bytes": usage.size_bytes,
+        "shared_objects": usage.shared_count,
+        "shared_bytes": usage.shared_bytes,
+        "own_bytes": usage.own_bytes,
+    }
+
+
+@cache.command()
+@click.option("--max-size", metavar="SIZE", help='Leave no more than this, such as "20G" or "10%" of the filesystem.')
+@click.option("--older-than", metavar="AGE", help='What was not used for so long goes, such as "30d" or "12h".')
+@click.option("--all", "everything", is_flag=True, help="All that nobody holds goes.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@json_option
+@pass_app
+def gc(app: App, max_size: str | None, older_than: str | None, everything: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove what nobody holds, least recently used first. It is made again when it is needed.
+
+    Without --max-size, --older-than or --all, down to `cache.max_size` of the configuration. What images, kernels and
+    machines hold stays, and so does what a running banger uses; with a size, what was used within the hour does, too.
+    """
+    from banger.garbage import find_owners, get_limit_bytes
+    from banger.settings import values
+    from cache import YOUNG_S, Policy
+
+    if everything and (max_size or older_than):
+        raise click.UsageError("--all leaves nothing for --max-size or --older-than to say.")
+    max_bytes: int | None = None
+    older_than_s: float | None = None
+    young_s = YOUNG_S
+    if max_size is not None or (older_than is None and not everything):
+        size = app.settings.cache_max_size
+        if max_size is not None:
+            size = _parse("--max-size", max_size, values.parse_cache_size, 'a size such as "20G", or "10%"')
+        max_bytes = get_limit_bytes(app.paths.store, size)
+    if older_than is not None:
+        allowed = 'a time such as "30d" or "12h"'
+        older_than_s = float(_parse("--older-than", older_than, values.parse_duration, allowed))
+        young_s = min(young_s, older_than_s)
+    if everything:
+        older_than_s = young_s = 0.0
+    collected = app.whole_store.collect(
+        Policy(max_bytes=max_bytes, older_than_s=older_than_s, young_s=young_s),
+        find_owners(app.paths),
+        dry_run=dry_run,
+        on_wait=lambda holder: app.say(f"waiting: process {holder.pid} tidies the cache"),
+    )
+    if as_json:
+        print_json({"dry_run": dry_run, "max_bytes": max_bytes, **_describe_collection(collected)})
+        return
+    _print_collection(collected, dry_run=dry_run)
 
 
 @cache.command()
@@ -56,7 +124,7 @@ def du(app: App, as_json: bool) -> None:
 @pass_app
 def verify(app: App, as_json: bool) -> None:
     """Read everything again; exit with 1 if anything is not what its name says."""
-    findings = list(app.store.verify())
+    findings = list(app.whole_store.verify())
     if as_json:
         print_json(
             [
@@ -73,80 +141,64 @@ def verify(app: App, as_json: bool) -> None:
         sys.exit(1)
 
 
-@cache.command()
-@click.argument("names", nargs=-1)
-@json_option
-@pass_app
-def push(app: App, names: tuple[str, ...], as_json: bool) -> None:
-    """Send the results of the steps that made images and kernels to the remote cache: all that are here, or NAMES.
+def _parse(option: str, text: str, parse: Callable[[object], _T], allowed: str) -> _T:
+    from banger.settings.entry import Unfit
 
-    The repository is `cache.remote` of the configuration. With BANGER_SIGNING_KEY, a file or the key itself, all of it
-    is signed.
-    """
-    from pipelines.oci.push import open_pusher
-    from pipelines.remote_push import push_named
-
-    remote = app.settings.cache_remote
-    if remote is None:
-        raise BangerError(
-            "there is no remote cache to push to",
-            reason=Reason.BAD_INPUT,
-            hint='name a repository in the configuration: [cache] remote = "registry.example.com/team/cache"',
-        )
-    key = _load_key(app)
-    named = _find_named(app, names)
-    reporter = app.reporter(as_json)
     try:
-        with open_pusher(remote, app.settings.registries) as pusher:
-            pushed = push_named(pusher, app.store, named, key, reporter)
-    finally:
-        reporter.close()
-    if as_json:
-        print_json({"remote": remote, **asdict(pushed)})
-        return
-    size = format_bytes(pushed.bytes) if pushed.bytes else "nothing"
-    click.echo(
-        f"{remote}: {pushed.sent_steps} of {pushed.steps} steps sent ({pushed.blobs} blobs, {size}), "
-        f"{pushed.signatures} signed"
+        return parse(text)
+    except Unfit as error:
+        raise BangerError(f"{option} {text!r} is not {allowed}", reason=Reason.BAD_INPUT) from error
+
+
+_WORDS = {
+    "held": "held by",
+    "in-use": "in use by",
+    "young": "used within the hour",
+    "fits": "within the limit",
+}
+
+
+def _describe_collection(collected: Collection) -> dict[str, Any]:
+    return {
+        "dropped": [asdict(each) for each in collected.dropped],
+        "freed_bytes": collected.freed_bytes,
+        "records": collected.record_count,
+        "kept": [
+            {"why": each.why, "by": each.by, "objects": each.count, "size_bytes": each.size_bytes}
+            for each in collected.kept
+        ],
+        "own_bytes": collected.own_bytes,
+    }
+
+
+def _print_collection(collected: Collection, *, dry_run: bool) -> None:
+    goes = "would go" if dry_run else "went"
+    now = time.time()
+    kinds: dict[str, list[Dropped]] = defaultdict(list)
+    for dropped in collected.dropped:
+        kinds[dropped.kind].append(dropped)
+    rows = [
+        (
+            goes,
+            kind or "(no record)",
+            str(len(each)),
+            format_bytes(sum(one.size_bytes for one in each)),
+            f"not used for {format_age(now - max(one.used_at for one in each))}",
+        )
+        for kind, each in sorted(kinds.items())
+    ]
+    rows += [
+        (
+            "stays",
+            "",
+            str(each.count),
+            format_bytes(each.size_bytes),
+            f"{_WORDS[each.why]} {each.by}".strip(),
+        )
+        for each in collected.kept
+    ]
+    print_table(("", "KIND", "OBJECTS", "SIZE", "WHY"), rows)
+    say(
+        f"{format_bytes(collected.freed_bytes)} {goes}, with {collected.record_count} records; "
+        f"{format_bytes(collected.own_bytes)} held by nobody else {'would stay' if dry_run else 'stay'}"
     )
-
-
-def _load_key(app: App) -> PrivateKey | None:
-    """What to sign with. Where readers want signatures, nothing is pushed that they would refuse."""
-    from pipelines.oci.signatures import load_public_key, load_signing_key
-
-    key, path = load_signing_key(), app.settings.cache_remote_key
-    if path is None:
-        return key
-    if key is None:
-        raise BangerError(
-            "the results of this cache have to be signed, and there is no key to sign with",
-            reason=Reason.BAD_INPUT,
-            hint="set BANGER_SIGNING_KEY to the file of the private key, and COSIGN_PASSWORD to its password",
-        )
-    if load_public_key(path) != key.public:
-        raise BangerError(
-            f"BANGER_SIGNING_KEY is not the private key of {path}",
-            reason=Reason.BAD_INPUT,
-            hint="cache.remote_key is the key that the results have to be signed with",
-        )
-    return key
-
-
-def _find_named(app: App, names: tuple[str, ...]) -> list[Named]:
-    """The images and kernels of these names; all of them when there are no names."""
-    from pipelines.targets import find_image
-
-    if not names:
-        return [*app.paths.images.list(), *app.paths.kernels.list()]
-    found: list[Named] = []
-    for name in dict.fromkeys(names):
-        image = find_image(app.paths.images, name)
-        kernel = app.paths.kernels.find(name)
-        if image is None and kernel is None:
-            known = [each.name for kind in (app.paths.images, app.paths.kernels) for each in kind.list()]
-            raise BangerError(
-                f"there is no image or kernel {name!r} here", reason=Reason.NOT_FOUND, hint=nearest(name, known)
-            )
-        found += [each for each in (image, kernel) if each is not None]
-    return found

@@ -69,6 +69,7 @@ class Configuration:
             disk_mib=self.get(table.DISK_SIZE),
             file_sync=tuple(self.items(table.FILE_SYNC)),
             catalogs=tuple(self.items(table.CATALOG)),
+            cache_max_size=self.get(table.CACHE_MAX_SIZE),
             cache_remote=self.get(table.CACHE_REMOTE),
             cache_remote_key=self.get(table.CACHE_REMOTE_KEY),
             dns_listen=self.get(table.DNS_LISTEN),

@@ -48,6 +48,14 @@ class FileSync:
 
 
 @dataclass(frozen=True)
+class CacheSize:
+    """What the cache may have: MiB, or a part of its filesystem in percent. The other is 0."""
+
+    mib: int = 0
+    percent: int = 0
+
+
+@dataclass(frozen=True)
 class Settings:
     """Effective values. `ssh_key_path` None means a key of banger's own; `registries` go by host.
 
@@ -69,6 +77,7 @@ class Settings:
     disk_mib: int
     file_sync: tuple[FileSync, ...]
     catalogs: tuple[CatalogSource, ...]
+    cache_max_size: CacheSize
     cache_remote: str | None
     cache_remote_key: Path | None
     dns_listen: tuple[str, int]

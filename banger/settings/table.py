@@ -20,6 +20,7 @@ from banger.settings.model import (
     MAX_VCPUS,
     MIN_DISK_MIB,
     MIN_MEMORY_MIB,
+    CacheSize,
     FileSync,
     KvmChoice,
     VmmChoice,
@@ -124,6 +125,16 @@ DAEMON_AUTOSTART = Setting(
     about="Whether `bangerd` is started by the first command that starts a machine.",
     example="false",
     from_text=values.flag_of_text,
+)
+CACHE_MAX_SIZE = Setting(
+    key="cache.max_size",
+    parse=values.parse_cache_size,
+    allowed='a size such as "20G", a number of MiB, or a part of the filesystem such as "20%"',
+    default=CacheSize(percent=20),
+    about="What the cache may have beyond what images, kernels and machines hold. When a build made it larger, what "
+    "was not used for the longest time goes, down to nine tenths of it; never what was used within the hour.",
+    example='"50G"',
+    format=values.format_cache_size,
 )
 CACHE_REMOTE = Setting[str | None](
     key="cache.remote",
@@ -355,6 +366,7 @@ SETTINGS: tuple[Setting[Any] | TableList[Any], ...] = (
     DISK_SIZE,
     DNS_LISTEN,
     DAEMON_AUTOSTART,
+    CACHE_MAX_SIZE,
     CACHE_REMOTE,
     CACHE_REMOTE_KEY,
     FILE_SYNC,

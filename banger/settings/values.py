@@ -12,13 +12,15 @@ from typing import TypeVar
 
 from banger.errors import BangerError
 from banger.settings.entry import Unfit, hide_password
-from banger.sizes import parse_mib
+from banger.settings.model import CacheSize
+from banger.sizes import format_mib, parse_mib
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
 _NUMBER = re.compile(r"^-?[0-9]{1,9}$")
 _DURATION = re.compile(r"^([1-9][0-9]{0,6})([smhd])$")
 _DURATION_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PERCENT = re.compile(r"^([1-9][0-9]?|100)%$")
 _MODE = re.compile(r"^0?[0-7]{3}$")
 _ADDRESS = re.compile(r"^https?://[^\s/]+(?:/\S*)?$")
 # A host and a path (distribution's reference.go): no tag, no digest.
@@ -67,6 +69,11 @@ def size_between(least_mib: int, most_mib: int | None = None) -> Callable[[objec
         return size_mib
 
     return parse
+
+
+def parse_cache_size(value: object) -> CacheSize:
+    part = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    return CacheSize(percent=int(part[1])) if part else CacheSize(mib=size_between(1)(value))
 
 
 def one_of(kind: type[Choice]) -> Callable[[object], Choice]:
@@ -193,6 +200,10 @@ def format_duration(seconds: int | None) -> str | None:
         return None
     unit = next(unit for unit in "dhms" if seconds % _DURATION_S[unit] == 0)
     return f"{seconds // _DURATION_S[unit]}{unit}"
+
+
+def format_cache_size(size: CacheSize) -> str:
+    return f"{size.percent}%" if size.percent else format_mib(size.mib)
 
 
 def format_listener(listener: tuple[str, int]) -> str:

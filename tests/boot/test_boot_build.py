@@ -92,4 +92,4 @@ def test_an_empty_cache_interrupted_killed_and_filled_by_two_at_once(built: Home
 def test_cache_du_counts_what_is_held(host: Host) -> None:
     usage = json.loads(host.succeed("cache", "du", "--json"))
     assert usage["objects"] > 5
-    assert 0 < usage["held_bytes"] <= usage["size_bytes"]
+    assert 0 < usage["shared_bytes"] <= usage["size_bytes"]

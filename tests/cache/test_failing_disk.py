@@ -159,7 +159,7 @@ store = Store.open(store.root)
 assert store.path(obj).read_bytes() == b"content"
 assert store.find_record(key).outputs == {"out": obj}
 assert list(store.verify()) == []
-assert store.usage().object_count == 1
+assert store.usage().all.object_count == 1
 for action in (lambda: store.put_bytes(b"more"), lambda: store.temporary_dir().__enter__(),
                lambda: store.lock(key, "x").__enter__(), lambda: Store.open(store.root.parent / "another")):
     try:

@@ -75,7 +75,7 @@ def test_strangers_are_no_findings(store: Store) -> None:
     (store.root / "objects" / "zz").write_text("a file where a shelf would be")
     (shelf / f".{obj.digest}.swp").touch()
     assert list(store.verify()) == []
-    assert store.usage().object_count == 1
+    assert store.usage().all.object_count == 1
 
 
 def test_what_goes_away_meanwhile_is_no_finding(store: Store) -> None:
@@ -94,4 +94,4 @@ def test_a_wiped_store_is_sound(store: Store) -> None:
     for name in ("objects", "actions"):
         (store.root / name).rmdir()
     assert list(store.verify()) == []
-    assert store.usage().object_count == 0
+    assert store.usage().all.object_count == 0

@@ -51,7 +51,7 @@ def test_a_failure_in_the_middle_of_an_output_leaves_no_object(bench: Bench) -> 
 
     with pytest.raises(BangerError):
         bench.build(bench.step("a", content=fail))
-    assert bench.store.usage().object_count == 0
+    assert bench.store.usage().all.object_count == 0
     assert bench.leftovers() == []
 
 
