@@ -18,6 +18,7 @@ from doit.exceptions import TaskFailed
 
 from banger.errors import BangerError, Reason
 from banger.paths import Paths
+from banger.push import describe_pushed, push_results
 from banger.settings import load_settings
 from banger.targets import make_catalogs, make_remote, make_targets
 from cache import Store
@@ -84,7 +85,7 @@ def plan_tasks():
             "basename": "publish",
             "name": format_bundle_name(kind, target.name),
             "doc": f"put {target.naming.name} into a registry and its catalog",
-            "actions": [(publish, [targets, kind, target.name, catalogs])],
+            "actions": [(publish, [settings, targets, kind, target.name, catalogs])],
             "task_dep": [format_task_name(each) for each in needed],
             "io": {"capture": False},
         }
@@ -97,8 +98,8 @@ def plan_tasks():
                 yield {"basename": noun, "name": format_task_name(reference), "actions": None, "task_dep": needed}
 
 
-def publish(targets, kind, name, catalogs):
-    """doit's action: prints what was uploaded."""
+def publish(settings, targets, kind, name, catalogs):
+    """doit's action: prints what was uploaded. With a remote cache, the steps that made it go there too."""
     try:
         to = get_var("to", os.environ.get("BANGER_PUBLISH_TO"))
         if not to:
@@ -118,9 +119,13 @@ def publish(targets, kind, name, catalogs):
             None if version is None else parse_version(version),
             Notes(),
         )
+        print(describe_published(done))
+        if settings.cache_remote is not None:
+            names = targets.images if kind is Kind.IMAGE else targets.kernels
+            pushed = push_results(settings, targets.store, lambda: [names.get(name)], Notes())
+            print(describe_pushed(settings, pushed))
     except BangerError as error:
         return TaskFailed("\n".join(filter(None, (error.message, error.hint))))
-    print(describe_published(done))
     return None
 
 

@@ -39,7 +39,6 @@ from pipelines.remote import (
     format_step,
     match_outputs,
 )
-from pipelines.remote_repository import point_to
 from pipelines.reporter import Reporter
 
 # zstd's own default: what is large here is compressed already, or short-lived.
@@ -154,7 +153,7 @@ def _push_step(pusher: Pusher, store: Store, key: Digest, record: Record, report
 def _find_there(pusher: Pusher, key: Digest, record: Record, present: Mapping[str, Object]) -> str | None:
     """The digest of a manifest that is there for our very record, with all outputs that we could add."""
     try:
-        source = point_to(pusher, key)
+        source = pusher.at(key)
         root, raw = source.read_root()
         artifact: OciArtifact = parse_artifact(root, raw, ARTIFACT_TYPE, source.reference)
         layers = match_outputs(record, artifact, key)

@@ -21,12 +21,12 @@ from pipelines.oci.blob import read_verified
 from pipelines.oci.limits import Limits
 from pipelines.oci.reference import parse_reference
 from pipelines.oci.registry import RegistryOptions
+from pipelines.oci.repository import Repository, Waits
 from pipelines.oci.retry import Patience
 from pipelines.oci.signatures import load_public_key, verify_signature
 from pipelines.oci.source import Descriptor
 from pipelines.packed import download_object
 from pipelines.remote import ARTIFACT_TYPE, MAX_RECORD_BYTES, StepArtifact, Tell, parse_step
-from pipelines.remote_repository import Repository, Waits, point_to
 from pipelines.reporter import Reporter
 
 _WAITS = Waits(connect_s=3.0, read_s=10.0)
@@ -94,7 +94,7 @@ class RegistryCache:
             return None
 
     def _find(self, key: Digest) -> StepArtifact | None:
-        source = point_to(self._repository, key)
+        source = self._repository.at(key)
         try:
             root, raw = source.read_root()
         except BangerError as error:

@@ -14,7 +14,7 @@ from banger.errors import BangerError, Reason
 from banger.run import printable
 from pipelines.oci.config import parse_document, shown
 from pipelines.oci.manifest import MAX_LAYERS, OCI_MANIFEST, check_document, parse_descriptor
-from pipelines.oci.source import Descriptor, Source
+from pipelines.oci.source import Descriptor
 
 # "A well-known name for a layer": what `oras pull` calls the file (image-spec, annotations.md).
 _TITLE = "org.opencontainers.image.title"
@@ -77,12 +77,6 @@ def parse_artifact(descriptor: Descriptor, raw: bytes, artifact_type: str, what:
     )
 
 
-def read_artifact(source: Source, artifact_type: str) -> OciArtifact:
-    """Ask what the source stands for now; it has to be an artifact of that type."""
-    root, raw = source.read_root()
-    return parse_artifact(root, raw, artifact_type, source.reference)
-
-
 def get_layer(artifact: OciArtifact, media_type: str, what: str) -> Descriptor:
     """The one layer of a type; CORRUPT when there is none, or more than one."""
     found = [layer for layer in artifact.layers if layer.media_type == media_type]
@@ -91,10 +85,6 @@ def get_layer(artifact: OciArtifact, media_type: str, what: str) -> Descriptor:
             f"{printable(what)} has {len(found) or 'no'} layers of type {media_type}", reason=Reason.CORRUPT
         )
     return found[0]
-
-
-def download_size(artifact: OciArtifact) -> int:
-    return artifact.config.size_bytes + sum(layer.size_bytes for layer in artifact.layers)
 
 
 def _format_descriptor(descriptor: Descriptor) -> dict[str, object]:

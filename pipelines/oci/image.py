@@ -10,12 +10,11 @@ before the rest is planned. Nothing below it depends on where the image comes fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from blake3 import blake3
 
-from cache import Object, Store
+from cache import Store
 from pipelines.graph import build
 from pipelines.job import Job
 from pipelines.oci.config import parse_document
@@ -26,7 +25,7 @@ from pipelines.oci.rootfs import plan_rootfs
 from pipelines.oci.source import Source, parse_digest
 from pipelines.oci.sources import is_local
 from pipelines.remote import RemoteCache
-from pipelines.reporter import Reporter, Silent
+from pipelines.reporter import Reporter
 from pipelines.step import Artifact, Step
 
 
@@ -135,19 +134,3 @@ def plan_oci_image(name: str, config: Step, answer: Answer, source: Source, limi
         steps.setdefault(f"{layer.diff_id} {layer.descriptor.digest}", plan_layer(layer, source, limits))
     layers = [steps[f"{layer.diff_id} {layer.descriptor.digest}"] for layer in answer.layers]
     return {**plan_rootfs(name, layers, limits), "config": config.output("config")}
-
-
-def build_oci_image(
-    store: Store, source: Source, limits: Limits | None = None, reporter: Reporter | None = None
-) -> Mapping[str, Object]:
-    """The objects of an image by role, built without giving it a name."""
-    limits, reporter = limits or Limits(), reporter or Silent()
-    step, answer = resolve(store, source, reporter)
-    artifacts = plan_oci_image("image", step, answer, source, limits)
-    graph = build(store, [artifact.step for artifact in artifacts.values()], reporter)
-    made = {}
-    for role, artifact in artifacts.items():
-        record = graph.record(artifact.step)
-        assert record is not None
-        made[role] = record.outputs[artifact.name]
-    return made

@@ -28,8 +28,8 @@ from banger.run import is_cancelled, printable
 from pipelines.oci.credentials import Access, Credentials, parse_challenges
 from pipelines.oci.reference import Reference, parse_reference
 from pipelines.oci.registry import RegistryOptions
+from pipelines.oci.repository import Repository, Waits
 from pipelines.oci.retry import PATIENCE, Patience, explain_status, origin_of, persist, quote_answer
-from pipelines.remote_repository import Repository, Waits
 
 if TYPE_CHECKING:
     from requests import Response
@@ -98,7 +98,7 @@ class Pusher(Repository):
             self._send_blob(digest, size_bytes, open_content, on_progress)
             return True
 
-        is_sent = persist(attempt, self._patience)
+        is_sent = persist(attempt, self.patience)
         if is_sent:
             with self._guard:
                 self.uploaded_blobs += 1
@@ -107,11 +107,11 @@ class Pusher(Repository):
 
     def has_blob(self, digest: str, size_bytes: int) -> bool:
         """Whether it is there; one of another size is not it."""
-        return persist(lambda: self._has_blob(digest, size_bytes), self._patience)
+        return persist(lambda: self._has_blob(digest, size_bytes), self.patience)
 
     def has_manifest(self, tag_or_digest: str, digest: str | None = None) -> bool:
         """Whether a manifest is there; with `digest`, whether it is that one."""
-        found = persist(lambda: self._find_manifest(tag_or_digest), self._patience)
+        found = persist(lambda: self._find_manifest(tag_or_digest), self.patience)
         return found is not None and (digest is None or found == digest)
 
     def push_manifest(self, manifest: bytes, media_type: str, reference_or_tag: str) -> str:
@@ -122,7 +122,7 @@ class Pusher(Repository):
         if len(manifest) > _MAX_MANIFEST_BYTES:
             raise BangerError("the manifest is larger than 4 MiB", reason=Reason.TOO_LARGE)
         digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
-        told = persist(lambda: self._put_manifest(manifest, media_type, self._tag(reference_or_tag)), self._patience)
+        told = persist(lambda: self._put_manifest(manifest, media_type, self._tag(reference_or_tag)), self.patience)
         if told not in ("", digest):
             raise self._altered(f"the manifest {digest} arrived as {printable(told)[:150]}")
         with self._guard:

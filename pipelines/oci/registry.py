@@ -11,6 +11,8 @@ token server gets them over https only, unless it and the registry are on loopba
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,7 +21,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Self, cast
 from urllib.parse import urlencode, urljoin
 
 from banger.errors import BangerError, Reason
@@ -45,7 +47,7 @@ from pipelines.oci.source import Descriptor
 if TYPE_CHECKING:
     from requests import Response, Session
 
-_Form = list[tuple[str, str]]
+Form = list[tuple[str, str]]
 _HUB_HOST = "registry-1.docker.io"
 _MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",
@@ -84,9 +86,9 @@ class RegistrySource:
         patience: Patience = PATIENCE,
     ) -> None:
         self._reference = reference
-        self._patience = patience
+        self.patience = patience
         by_host = {normalise_host(host): each for host, each in (options or {}).items()}
-        self._web = _Web(reference.registry, by_host, environment)
+        self._web = Web(reference.registry, by_host, environment)
         known = by_host.get(normalise_host(reference.registry))
         self._access = Access(
             reference,
@@ -101,6 +103,17 @@ class RegistrySource:
     @property
     def name(self) -> str | None:
         return self._reference.familiar
+
+    def at(self, tag_or_digest: str) -> Self:
+        """Another tag or digest of the same repository, over the same connection."""
+        is_digest = ":" in tag_or_digest
+        other = copy.copy(self)
+        other._reference = dataclasses.replace(
+            self._reference,
+            tag=None if is_digest else tag_or_digest,
+            digest=tag_or_digest if is_digest else None,
+        )
+        return other
 
     def read_root(self) -> tuple[Descriptor, bytes]:
         wanted = self._reference.digest or self._reference.tag
@@ -138,7 +151,7 @@ class RegistrySource:
             with self._get(path, {"Accept": ", ".join(_MANIFEST_TYPES)}) as response:
                 return read_limited(response, _MAX_MANIFEST_BYTES), response
 
-        return persist(read, self._patience)
+        return persist(read, self.patience)
 
     def _get(self, path: str, headers: Mapping[str, str]) -> Response:
         """One GET below the repository, authorized when the registry wants it; the answer is a good one."""
@@ -214,7 +227,7 @@ class RegistrySource:
         )
 
 
-class _Web:
+class Web:
     """HTTP as one registry is spoken to.
 
     One session serves all threads: its connection pools are made for that, it is not changed after it was made, and
@@ -250,7 +263,7 @@ class _Web:
             target = self._follow(target, location)
         raise BangerError(f"{self._registry} redirects in a circle", reason=Reason.NETWORK)
 
-    def exchange(self, realm: str, form: _Form, authorization: str | None) -> tuple[int, bytes]:
+    def exchange(self, realm: str, form: Form, authorization: str | None) -> tuple[int, bytes]:
         """Ask a token server: a GET with a query, or a POST when the form holds a secret. No redirect is followed."""
         self._check_realm(realm)
         if any(name == "refresh_token" for name, _ in form):
@@ -279,7 +292,7 @@ class _Web:
         raise failures[0]
 
     def _send(
-        self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, form: _Form | None = None
+        self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, form: Form | None = None
     ) -> Response:
         from requests import RequestException
         from requests.utils import get_environ_proxies

@@ -39,7 +39,6 @@ from pipelines.oci.push import Pusher
 from pipelines.oci.reference import DEFAULT_REGISTRY, parse_reference
 from pipelines.oci.registry import RegistrySource
 from pipelines.oci.source import Descriptor
-from pipelines.remote_repository import point_to
 
 _PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 _ANNOTATION = "dev.cosignproject.cosign/signature"
@@ -127,7 +126,7 @@ def load_public_key(path: Path) -> PublicKey:
 def _read_signatures(source: RegistrySource, manifest_digest: str) -> tuple[Descriptor, ...]:
     """The layers of the image that holds them; none when there is no such image."""
     try:
-        root, raw = point_to(source, format_signature_tag(manifest_digest)).read_root()
+        root, raw = source.at(format_signature_tag(manifest_digest)).read_root()
         check_document(root, raw)
         layers = parse_document(raw, f"the signature of {manifest_digest[:19]}").items("layers")
     except BangerError as error:
@@ -163,7 +162,7 @@ def _look_through(
 def _read_payload(source: RegistrySource, layer: Descriptor) -> bytes:
     if layer.media_type != _PAYLOAD_TYPE or _ANNOTATION not in layer.annotations:
         raise BangerError("what lies at its signature's place is none", reason=Reason.CORRUPT)
-    return read_verified(source, layer, MAX_PAYLOAD_BYTES, source._patience)
+    return read_verified(source, layer, MAX_PAYLOAD_BYTES, source.patience)
 
 
 def _format_config(layers: Sequence[Descriptor]) -> bytes:

@@ -15,8 +15,8 @@ import pytest
 
 from banger.errors import BangerError
 from cache import Store
-from pipelines.oci.image import build_oci_image
 from pipelines.oci.layout import LayoutSource
+from tests.oci.build import build_oci_image
 from tests.oci.corpus import CASES
 from tests.oci.gnu_tar import make_program_cases
 from tests.oci.layers import MTIME, write_layout

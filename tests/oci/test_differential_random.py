@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from banger.errors import BangerError, Reason
 from cache import Store
-from pipelines.oci.image import build_oci_image
 from pipelines.oci.layout import LayoutSource
+from tests.oci.build import build_oci_image
 from tests.oci.layers import device, file, folder, hardlink, layer, opaque, symlink, whiteout, write_layout
 from tests.oci.test_differential import NOW, unpack_with_umoci
 from tests.oci.tree import Tree, compare, read_erofs

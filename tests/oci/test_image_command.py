@@ -16,10 +16,11 @@ from banger.network import DEFAULT_SUBNET
 from banger.vmm.process import identify_self
 from cache import Store
 from pipelines.graph import build
-from pipelines.oci.image import build_oci_image, plan_oci_image, resolve
+from pipelines.oci.image import plan_oci_image, resolve
 from pipelines.oci.layout import LayoutSource
 from pipelines.oci.limits import Limits
 from pipelines.reporter import Silent
+from tests.oci.build import build_oci_image
 from tests.oci.layers import file, layer, write_layout
 from tests.oci.registries import Faults, Registry, make_layout, run_proxy
 from tests.oci.user import BIN, User

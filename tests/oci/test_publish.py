@@ -317,6 +317,20 @@ def test_doit_publishes_images_and_kernels_and_says_how_much(team: Team) -> None
     assert len(team.read_catalog()["images"]) == len(team.read_catalog()["kernels"]) == 1
 
 
+def test_doit_publishes_what_led_there_to_the_remote_cache_too(team: Team) -> None:
+    team.build("tool", b"hello")
+    cache = team.place.partition("/")[0] + "/team/cache"
+    team.publisher.environment["BANGER_CACHE_REMOTE"] = cache
+    words = [str(BIN / "doit"), "publish:tool", f"to={team.place}"]
+    done = team.publisher.run(*words)
+    assert done.returncode == 0, done.stderr.decode()
+    [pushed] = [line for line in done.stdout.decode().splitlines() if line.startswith(f"{cache}: ")]
+    steps = pushed.split()[1]
+    assert int(steps) > 0
+    assert f"{steps} of {steps} steps sent" in pushed
+    assert f"{cache}: 0 of {steps} steps sent" in team.publisher.run(*words).stdout.decode()
+
+
 def test_doit_without_a_place_says_what_is_missing(team: Team) -> None:
     team.build("tool", b"hello")
     done = team.publisher.run(str(BIN / "doit"), "publish:tool")

@@ -21,8 +21,8 @@ from banger.errors import BangerError, Reason
 from banger.run import cancel_all, resume
 from pipelines.oci.push import Pusher, open_pusher
 from pipelines.oci.reference import parse_reference
+from pipelines.oci.repository import Waits
 from pipelines.oci.retry import Patience
-from pipelines.remote_repository import Waits
 from tests.oci.registries import PASSWORD, USERNAME, Quiet, Registry, TokenServer, find_free_port, make_authority, serve
 
 QUICK = Patience(attempts=3, first_s=0.005, longest_s=0.02)

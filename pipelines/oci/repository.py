@@ -6,7 +6,6 @@ what reading one image does not need.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from banger.errors import BangerError, Reason
 from pipelines.oci.credentials import Access, Credentials, find_credentials, normalise_host
 from pipelines.oci.reference import Reference
-from pipelines.oci.registry import RegistryOptions, RegistrySource, _Form, _Web
+from pipelines.oci.registry import Form, RegistryOptions, RegistrySource, Web
 from pipelines.oci.retry import PATIENCE, Patience, origin_of
 
 if TYPE_CHECKING:
@@ -68,19 +67,7 @@ class Repository(RegistrySource):
         self._web.close()
 
 
-def point_to(source: RegistrySource, tag_or_digest: str) -> RegistrySource:
-    """Another tag or digest of the same repository, over the same connection."""
-    other = copy.copy(source)
-    is_digest = ":" in tag_or_digest
-    other._reference = dataclasses.replace(
-        source._reference,
-        tag=None if is_digest else tag_or_digest,
-        digest=tag_or_digest if is_digest else None,
-    )
-    return other
-
-
-class TimedWeb(_Web):
+class TimedWeb(Web):
     """How a registry is spoken to, with more methods than GET."""
 
     def __init__(
@@ -102,7 +89,7 @@ class TimedWeb(_Web):
         for _ in range(_MAX_REDIRECTS):
             own = authorization if origin_of(target) == origin_of(url) else None
             # What _send calls a form is what requests sends as the body, whatever it is.
-            response = self._send(method, target, headers, own, cast(_Form, body()) if body is not None else None)
+            response = self._send(method, target, headers, own, cast(Form, body()) if body is not None else None)
             location = response.headers.get("Location")
             if method != "HEAD" or response.status_code not in (301, 302, 303, 307, 308) or not location:
                 return response
