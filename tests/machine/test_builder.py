@@ -30,7 +30,10 @@ from tests.machine.conftest import SUBNET
 
 @dataclass(frozen=True)
 class Shell(Qemu):
-    """Runs `script` instead of a guest; or fails to start, before or after there is a process."""
+    """Runs `script` instead of a guest; or fails to start, before or after there is a process.
+
+    Only that process is ended, as a monitor is: what lives on has to be it, by `exec`.
+    """
 
     script: str = "true"
     fails: str = ""
@@ -92,7 +95,7 @@ def test_a_builder_that_is_done_is_gone_and_what_it_printed_was_told(run: Run, m
 @pytest.mark.parametrize("fails", ["before", "after"])
 def test_a_monitor_that_does_not_start_leaves_nothing(run: Run, fails: str) -> None:
     with pytest.raises(BangerError):
-        run(Shell(False, script="sleep 1000", fails=fails))
+        run(Shell(False, script="exec sleep 1000", fails=fails))
     run.assert_nothing_left()
 
 
@@ -109,7 +112,7 @@ def test_a_network_that_is_refused_leaves_nothing(run: Run, monkeypatch: pytest.
 
 def test_a_guest_that_never_ends_is_ended(run: Run) -> None:
     with pytest.raises(BangerError) as ended:
-        run(Shell(False, script="echo begun; sleep 1000"), replace(run.guest, timeout_s=0.5))
+        run(Shell(False, script="echo begun; exec sleep 1000"), replace(run.guest, timeout_s=0.5))
     assert ended.value.reason is Reason.TIMEOUT
     assert "  | begun" in ended.value.message
     run.assert_nothing_left()
@@ -118,7 +121,7 @@ def test_a_guest_that_never_ends_is_ended(run: Run) -> None:
 def test_a_guest_that_prints_without_end_is_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "_MAX_LOG_BYTES", 1 << 20)
     with pytest.raises(BangerError) as ended:
-        run(Shell(False, script="yes"))
+        run(Shell(False, script="exec yes"))
     assert ended.value.reason is Reason.TOO_LARGE
     run.assert_nothing_left()
 
@@ -126,7 +129,7 @@ def test_a_guest_that_prints_without_end_is_ended(run: Run, monkeypatch: pytest.
 def test_a_host_without_room_ends_a_guest_that_would_wait_for_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "_LEAST_FREE_BYTES", 1 << 62)
     with pytest.raises(BangerError) as ended:
-        run(Shell(False, script="sleep 1000"))
+        run(Shell(False, script="exec sleep 1000"))
     assert ended.value.reason is Reason.NO_SPACE
     run.assert_nothing_left()
 
@@ -140,7 +143,7 @@ def test_ctrl_c_ends_it(run: Run, machines: Machines) -> None:
     canceller = threading.Thread(target=cancel)
     canceller.start()
     with pytest.raises(KeyboardInterrupt):
-        run(Shell(False, script="sleep 1000"))
+        run(Shell(False, script="exec sleep 1000"))
     canceller.join()
     run.assert_nothing_left()
 
