@@ -9,14 +9,17 @@ key in BANGER_SIGNING_KEY (docs/image-catalog.md). BANGER_PUBLISH_TO and BANGER_
 and `version=`.
 """
 
+import atexit
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 
 from doit import get_var
 from doit.exceptions import TaskFailed
 
 from banger.errors import BangerError, Reason
+from banger.garbage import collect_if_large
 from banger.paths import Paths
 from banger.push import describe_pushed, push_results
 from banger.settings import load_settings
@@ -49,6 +52,15 @@ def find_references():
     return {name for noun, _, name in asked if noun in NOUNS and name}
 
 
+def open_store(paths, settings):
+    """Nothing that doit was told of goes away before it ends; then the cache is tidied."""
+    store = Store.open(paths.store)
+    ending = ExitStack()
+    atexit.register(ending.close)
+    ending.callback(collect_if_large, store, paths, settings.cache_max_size)
+    return ending.enter_context(store.leased("doit"))
+
+
 def task_graph():
     """Everything that has a name, and what it is made of."""
     try:
@@ -60,8 +72,8 @@ def task_graph():
 
 def plan_tasks():
     paths = Paths.from_environment()
-    store = Store.open(paths.store)
     settings = load_settings(paths)
+    store = open_store(paths, settings)
     targets = replace(
         make_targets(paths, settings, store, Silent()), catalogs=None, remote=make_remote(settings, store, Notes())
     )

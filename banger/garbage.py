@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,12 +23,16 @@ _ENOUGH = 0.9
 def find_owners(paths: Paths) -> dict[str, Path]:
     """The folders that may hold links to objects, under what people call their owners.
 
-    Folders whose owner nobody knows any more are there, too, by their own names.
+    Folders whose owner nobody knows any more are there, too, by their own names. So are all machines' while their
+    records cannot be read: what holds an object is the link, whatever it is called.
     """
     owners: dict[str, Path] = {}
     for names in (paths.images, paths.kernels):
         owners.update({f"{names.what} {unquote(folder.name)}": folder for folder in _list_folders(names.folder)})
-    machines = {each.id: each.name for each in Records(paths.database).list()} if paths.database.exists() else {}
+    machines: dict[str, str] = {}
+    with suppress(BangerError):
+        if paths.database.exists():
+            machines = {each.id: each.name for each in Records(paths.database).list()}
     for folder in _list_folders(paths.machines):
         owners[f"vm {machines.get(folder.name, folder.name)}"] = folder
     return owners
@@ -43,7 +48,8 @@ def get_limit_bytes(store: Path, size: CacheSize) -> int:
 def collect_if_large(store: Store, paths: Paths, size: CacheSize) -> Collection | None:
     """Tidy up when the cache has grown beyond its limit. Costs next to nothing when it has not.
 
-    None when nothing had to be done, or it cannot be done now: that is no failure of what the user asked for.
+    None when nothing had to be done, or it cannot be done now, or another does it: that is no failure of what the user
+    asked for.
     """
     try:
         limit_bytes = get_limit_bytes(store.root, size)
@@ -55,7 +61,7 @@ def collect_if_large(store: Store, paths: Paths, size: CacheSize) -> Collection 
         if growth is not None and is_counted and growth.estimate_bytes <= limit_bytes:
             return None
         policy = Policy(max_bytes=limit_bytes, enough_bytes=int(limit_bytes * _ENOUGH))
-        return store.collect(policy, find_owners(paths))
+        return store.collect(policy, find_owners(paths), cancelled=lambda: True)
     except (BangerError, OSError):
         return None
 

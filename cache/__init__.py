@@ -8,7 +8,7 @@ from cache.locks import Holder, WaitAbandoned
 from cache.objects import ObjectWriter
 from cache.store import Store
 from cache.usage import KindUsage, Usage
-from cache.verify import Finding, Problem
+from cache.verify import Finding, Problem, Verification
 
 __all__ = [
     "YOUNG_S",
@@ -28,6 +28,7 @@ __all__ = [
     "Record",
     "Store",
     "Usage",
+    "Verification",
     "WaitAbandoned",
     "Why",
     "format_record",

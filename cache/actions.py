@@ -21,12 +21,15 @@ from blake3 import blake3
 from banger.errors import BangerError
 from cache.digests import Digest, Object, parse_digest
 from cache.failures import explained
+from cache.files import read_file
 from cache.layout import record_path, tmp_folder
 from cache.temporary import replace_file
 
 JSON: TypeAlias = "bool | int | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 _T = TypeVar("_T")
+
+_SCALARS = (str, int)  # bool is an int
 
 # Part of every key: with another canonical form, another number, and no key of the one is a key of the other.
 _FORM = 1
@@ -69,7 +72,7 @@ def format_record(record: Record) -> bytes:
 def parse_record(data: bytes) -> Record:
     """The inverse of `format_record`; ValueError for everything else."""
     try:
-        document = json.loads(data.decode("utf-8", "surrogatepass"), parse_constant=_refuse_constant)
+        document = _DECODER.decode(data.decode("utf-8", "surrogatepass"))
         return Record(
             step=_expect(document["step"], str),
             version=_expect(document["version"], int),
@@ -84,9 +87,8 @@ def parse_record(data: bytes) -> Record:
 
 
 def find_record(root: Path, key: Digest) -> Record | None:
-    path = record_path(root, key)
     try:
-        return parse_record(path.read_bytes())
+        return parse_record(read_file(record_path(root, key)))
     except (OSError, ValueError):
         return None
 
@@ -102,16 +104,15 @@ def _canonical(value: JSON) -> bytes:
 
 
 def _encode(plain: object) -> bytes:
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     # Names that are not UTF-8 come as lone surrogates; escaped, two of them would read like one other character.
-    return text.encode("utf-8", "surrogatepass")
+    return _ENCODER.encode(plain).encode("utf-8", "surrogatepass")
 
 
 def _plain(value: JSON) -> JSON:
     """Nothing but JSON's own types. Others are refused here, since `json` would quietly make "1" of a key 1."""
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, _SCALARS) or value is None:
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # the first is the quicker question
         for name in value:
             _expect(name, str)
         return {name: _plain(inner) for name, inner in value.items()}
@@ -128,7 +129,7 @@ def _parse_parameters(value: object) -> Mapping[str, JSON]:
 
 def _parse_object(pair: object) -> Object:
     digest, size_bytes = _expect(pair, list)
-    return Object(parse_digest(_expect(digest, str)), _expect(size_bytes, int))
+    return Object(Digest(_expect(digest, str)), _expect(size_bytes, int))
 
 
 def _parse_seconds(value: object) -> float:
@@ -147,3 +148,8 @@ def _expect(value: object, kind: type[_T]) -> _T:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"not JSON: {name}")
+
+
+# Made once: a graph of a thousand steps reads and writes as many texts before it does anything.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

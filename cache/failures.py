@@ -52,6 +52,12 @@ def explain(error: OSError, doing: str, folder: Path) -> BangerError:
             reason=Reason.NO_PERMISSION,
             hint=f"see who owns {folder} and whether it is mounted read-only",
         )
+    if error.errno == errno.ENOENT:
+        return BangerError(
+            f"cannot {doing}: {why} ({folder})",
+            reason=Reason.IO,
+            hint=f"somebody removed what is below {folder} meanwhile: do it again",
+        )
     return BangerError(
         f"cannot {doing}: {why} ({folder})", reason=Reason.IO, hint=f"see whether the disk under {folder} is healthy"
     )

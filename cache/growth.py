@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from banger.errors import BangerError
 from cache.layout import growth_path, tmp_folder
 from cache.temporary import replace_file
 from cache.trace import Point, reach
@@ -55,4 +56,6 @@ def find_growth(root: Path) -> Growth | None:
 
 
 def put_count(root: Path, size_bytes: int) -> None:
-    replace_file(tmp_folder(root), growth_path(root), b"%f %d\n" % (time.time(), size_bytes))
+    """Never fails: on a full disk the old count stays."""
+    with suppress(OSError, BangerError):
+        replace_file(tmp_folder(root), growth_path(root), b"%f %d\n" % (time.time(), size_bytes))

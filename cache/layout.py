@@ -13,12 +13,17 @@
 
 Everything is in one folder with mode 0700 on one filesystem, so that a finished file gets its name by link or rename.
 A folder that is missing is made again when something is to be put into it: somebody may wipe the cache beside us.
+
+A store has one user. Root is refused, too, where another owns the folder: what root left there (`sudo` with HOME kept)
+that user could neither read nor remove.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from banger.errors import BangerError, Reason
@@ -36,11 +41,11 @@ _TAG = b"""Signature: 8a477f597d28d172789f06886806bc55
 
 
 def object_path(root: Path, digest: Digest) -> Path:
-    return objects_folder(root) / digest[:2] / parse_digest(digest)
+    return root.joinpath("objects", digest[:2], parse_digest(digest))
 
 
 def record_path(root: Path, key: Digest) -> Path:
-    return actions_folder(root) / key[:2] / parse_digest(key)
+    return root.joinpath("actions", key[:2], parse_digest(key))
 
 
 def lock_path(root: Path, key: Digest) -> Path:
@@ -71,6 +76,10 @@ def gc_path(root: Path) -> Path:
     return root / "gc"
 
 
+def verify_path(root: Path) -> Path:
+    return root / "verify"
+
+
 def growth_path(root: Path) -> Path:
     return root / "growth"
 
@@ -80,8 +89,12 @@ def tmp_folder(root: Path) -> Path:
 
 
 def ensure_layout(root: Path) -> None:
-    """Make what is missing; refuse a store that a newer program wrote. Several processes may do it at once."""
+    """Make what is missing; refuse a store of another user, or that a newer program wrote.
+
+    Several processes may do it at once.
+    """
     with explained("open the store", root):
+        _refuse_foreign(root)
         found = find_format(root)
         if found is None:
             make_folder(root)
@@ -92,6 +105,34 @@ def ensure_layout(root: Path) -> None:
             # Two processes that make the same store write the same bytes, so the last one may win.
             replace_file(tmp_folder(root), root / "CACHEDIR.TAG", _TAG)
             replace_file(tmp_folder(root), root / "version", b"%d\n" % FORMAT)
+
+
+def _refuse_foreign(root: Path) -> None:
+    """What counts is whose the folder is, not whose a link to it."""
+    try:
+        owner = root.stat().st_uid
+    except FileNotFoundError:
+        return
+    if owner != os.geteuid():
+        raise BangerError(
+            f"the store at {root} belongs to {_name_user(owner)}, and this is {_name_user(os.geteuid())}",
+            reason=Reason.NO_PERMISSION,
+            hint="run this as that user, or with a cache folder of your own (with sudo: `sudo -H`)",
+        )
+
+
+def _name_user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def is_read_only(root: Path) -> bool:
+    """Whether its filesystem is mounted so that nobody can write there. Mode bits are another matter."""
+    with suppress(OSError):
+        return bool(os.statvfs(root).f_flag & os.ST_RDONLY)
+    return False
 
 
 def find_format(root: Path) -> int | None:

@@ -6,7 +6,8 @@ instant is there to the end. The folder is locked by its program; when that ends
 opens the store removes it (see `temporary`). No clock and no process id plays a part.
 
 Promised: once `hold` said that an object is there, it is there until the lease ends.
-Not promised on a filesystem without hard links: there `gc` does nothing while anybody has a lease.
+Not promised on a filesystem without hard links: there `gc` does nothing while anybody has a lease. Nor when somebody
+wipes the whole cache: the lease goes with it, and its program sees what there is from then on, without holding it.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ USE_PRECISION_S = 600.0
 
 @dataclass(frozen=True)
 class Lease:
-    """Somebody's, as `gc` sees it. None for what it did not (yet) say."""
+    """Somebody's, as `gc` sees it. No holder is one who did not (yet) say; one that is not live holds nothing."""
 
     holder: Holder | None
     digests: frozenset[Digest]
+    is_live: bool
 
 
 @contextmanager
@@ -67,7 +69,9 @@ def hold(root: Path, folder: Path, obj: Object) -> bool:
         except FileExistsError:  # another thread of ours
             is_linked = True
         except FileNotFoundError:
-            return False
+            if folder.exists():
+                return False
+            is_linked = False  # the cache was wiped, and this lease with it
         found = find_file(place if is_linked else source)
         if found is None or found.st_size != obj.size_bytes:
             return False
@@ -90,16 +94,27 @@ def note_use(path: Path) -> None:
 
 
 def list_leases(root: Path) -> list[Lease]:
-    """Those of live programs."""
     found: list[Lease] = []
-    with suppress(FileNotFoundError), os.scandir(leases_folder(root)) as entries:
-        for entry in entries:
-            with suppress(OSError):
-                folder = Path(entry.path)
-                if is_claimed(folder):
-                    digests = frozenset(Digest(name) for name in _list_names(folder) if is_digest(name))
-                    found.append(Lease(_find_holder(folder), digests))
+    for name in _list_leases(root):
+        folder = leases_folder(root) / name
+        try:
+            is_live = is_claimed(folder)
+            digests = frozenset(Digest(name) for name in _list_names(folder) if is_digest(name))
+        except FileNotFoundError:
+            continue
+        except OSError:
+            # Nobody can tell, so somebody may use anything.
+            is_live, digests = True, frozenset()
+        found.append(Lease(_find_holder(folder), digests, is_live))
     return found
+
+
+def _list_leases(root: Path) -> list[str]:
+    with explained("see who uses the store", root):
+        try:
+            return _list_names(leases_folder(root))
+        except FileNotFoundError:
+            return []
 
 
 def _list_names(folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ from typing import IO
 
 from blake3 import blake3
 
-from cache import actions, collect, growth, layout, leases, locks, objects, owners, temporary, usage, verify
+from cache import actions, collect, growth, layout, leases, locks, objects, owners, temporary, usage
 from cache.actions import Record
 from cache.collect import Collection, Policy
 from cache.digests import Digest, Object
@@ -26,7 +26,7 @@ from cache.growth import Growth
 from cache.locks import Holder
 from cache.objects import ObjectWriter
 from cache.usage import Usage
-from cache.verify import Finding
+from cache.verify import Verification
 
 _CHUNK_BYTES = 1 << 20
 
@@ -51,8 +51,12 @@ class Store:
     def leased(self, what: str) -> Iterator[Store]:
         """The store for one who builds: what it puts there or was told is there stays until the block ends.
 
-        `what` is for people who ask why something cannot go.
+        `what` is for people who ask why something cannot go. On a read-only filesystem nothing goes, and nobody has to
+        be told.
         """
+        if layout.is_read_only(self.root):
+            yield self
+            return
         with leases.lease(self.root, what) as lease:
             yield Store(self.root, lease)
 
@@ -101,7 +105,7 @@ class Store:
 
     def adopt(self, owner_file: Path, obj: Object) -> None:
         """Put an owner's file back when the object is missing. CORRUPT when it is not that object."""
-        if not self.has(obj):
+        while not self.has(obj):  # and then it is held, if there is a lease
             owners.adopt(self.root, owner_file, obj)
 
     def temporary_dir(self) -> AbstractContextManager[Path]:
@@ -125,9 +129,22 @@ class Store:
         """Be the one builder of `key`. `on_wait` is told once who is; WaitAbandoned soon after `cancelled` is true."""
         return locks.hold(layout.lock_path(self.root, key), what, on_wait, cancelled)
 
-    def verify(self) -> Iterator[Finding]:
-        """Read everything again; gives what is bad as it is found."""
-        return verify.verify(self.root)
+    def verify(
+        self,
+        owners: Mapping[str, Path] | None = None,
+        *,
+        repair: bool = False,
+        resume: bool = False,
+        on_progress: Callable[[Verification], None] | None = None,
+        on_wait: Callable[[Holder], None] | None = None,
+    ) -> Verification:
+        """Read everything again, or what an interrupted one left; iterate over it for what is bad as it is found.
+
+        `owners` as for `collect`. With `repair`, bad objects go to quarantine; records of them and bad ones go.
+        """
+        return Verification(
+            self.root, owners or {}, repair=repair, resume=resume, on_progress=on_progress, on_wait=on_wait
+        )
 
     def usage(self) -> Usage:
         return usage.measure(self.root)
@@ -143,6 +160,7 @@ class Store:
         *,
         dry_run: bool = False,
         on_wait: Callable[[Holder], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> Collection:
         """Remove what nobody holds or uses. `owners` are folders that may hold links, under what people call them."""
-        return collect.collect(self.root, policy, owners, dry_run=dry_run, on_wait=on_wait)
+        return collect.collect(self.root, policy, owners, dry_run=dry_run, on_wait=on_wait, cancelled=cancelled)

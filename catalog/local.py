@@ -22,19 +22,24 @@ from typing import Any
 
 from banger.errors import BangerError, Reason
 from cache import Digest, Object, Record, Store, format_record, parse_record
-from cache.failures import explained
-from cache.files import make_folder, sync_folder
+from cache.failures import explain, explained
+from cache.files import find_file, hash_file, make_folder, sync_folder
 from cache.temporary import remove_stale, temporary_folder
 from cache.trace import Point, reach
 from catalog.names import format_folder, nearest
+from catalog.origin import tell_remake
 
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Named:
-    """An image or a kernel. `files` are the objects by role; `details` is free for the kind (`kernel`, `summary`)."""
+    """An image or a kernel, as `what` says.
 
+    `files` are the objects by role; `details` is free for the kind (`kernel`, `summary`).
+    """
+
+    what: str
     name: str
     folder: Path
     files: Mapping[str, Object]
@@ -50,13 +55,46 @@ class Named:
         return sum(made.size_bytes for made in self.files.values())
 
     def restore(self, store: Store) -> None:
-        """Give the store back what it may have lost: the objects by hard link, and the records that name them."""
+        """Give the store back what it may have lost: the objects by hard link, and the records that name them.
+
+        CORRUPT when a file that the store lacks is not what it was: often the store lacks it for that reason, since its
+        bytes are those of the store. Then no record is given back either.
+        """
         for role, made in self.files.items():
             if not store.has(made):
-                store.adopt(self.path(role), made)
+                try:
+                    store.adopt(self.path(role), made)
+                except BangerError as error:
+                    if error.reason not in (Reason.CORRUPT, Reason.NOT_FOUND):
+                        raise
+                    raise BangerError(
+                        f"the {self.what} {self.name!r} is damaged: its {role} is not what it was",
+                        reason=Reason.CORRUPT,
+                        hint=tell_remake(self.what, self.name, self.details),
+                    ) from error
         for key, record in self.records.items():
             if store.find_record(key) is None:
                 store.put_record(key, record)
+
+    def is_whole(self, store: Store, *, read: bool) -> bool:
+        """Whether all of its files are there in their size; with `read`, whether they are what the store has.
+
+        Those that are links to the store's objects are not read: `verify` reads them there.
+        """
+        return all(self._has_file(store, role, made, read=read) for role, made in self.files.items())
+
+    def _has_file(self, store: Store, role: str, made: Object, *, read: bool) -> bool:
+        path = self.path(role)
+        try:
+            found = find_file(path)
+            if found is None or found.st_size != made.size_bytes:
+                return False
+            if not read or (store.has(made) and path.samefile(store.path(made))):
+                return True
+            with path.open("rb") as file:
+                return hash_file(file.fileno()) == (made.digest, made.size_bytes)
+        except OSError:
+            return False
 
 
 class Names:
@@ -66,15 +104,25 @@ class Names:
         self.folder = folder
         self.what = what
 
-    def find(self, name: str) -> Named | None:
-        """None for a name that is not there; an unreadable manifest is an error, not a miss."""
-        return self._read(self.folder / format_folder(name, self.what), name)
+    def find(self, name: str, *, may_be_damaged: bool = False) -> Named | None:
+        """None for a name that is not there; an unreadable manifest is an error, not a miss.
+
+        To somebody who is about to replace it, that is the same: `may_be_damaged`.
+        """
+        try:
+            return self._read(self.folder / format_folder(name, self.what), name)
+        except BangerError as error:
+            if may_be_damaged and error.reason is Reason.CORRUPT:
+                return None
+            raise
 
     def _read(self, folder: Path, name: str) -> Named | None:
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise explain(error, f"read the {self.what} {name!r}", folder) from error
         except ValueError as error:
             raise self._damaged(name) from error
         if not isinstance(manifest, dict) or "format" not in manifest:
@@ -87,6 +135,7 @@ class Names:
             )
         try:
             return Named(
+                what=self.what,
                 name=manifest.get("name", name),
                 folder=folder,
                 files={role: Object(Digest(made[0]), made[1]) for role, made in manifest["files"].items()},
@@ -111,14 +160,22 @@ class Names:
 
     def list(self) -> Iterator[Named]:
         """Sorted by name."""
+        for folder in self._list_folders():
+            found = self._read(folder, folder.name)
+            if found is not None:
+                yield found
+
+    def list_words(self) -> Iterator[str]:
+        """All that are no references, also those whose manifest cannot be read."""
+        return (folder.name for folder in self._list_folders() if "%" not in folder.name)
+
+    def _list_folders(self) -> Iterator[Path]:
         if not self.folder.is_dir():
             return
         for folder in sorted(self.folder.iterdir()):
             # One with a leading dot is being made, or was when somebody died.
             if not folder.name.startswith(".") and (folder / "manifest.json").exists():
-                found = self._read(folder, folder.name)
-                if found is not None:
-                    yield found
+                yield folder
 
     def put(
         self,

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from banger.errors import BangerError, Reason
 from banger.run import cancel_all, is_cancelled, resume, shielded
@@ -25,9 +25,11 @@ from cache import Digest, Holder, Object, Record, Store, key_of
 from cache.trace import Point, reach
 from pipelines.doit_parts import DoitReporter, WakefulQueue, format_task_name
 from pipelines.job import Job
-from pipelines.remote import RemoteCache, fetch_missing, find_missing
 from pipelines.reporter import Reporter
 from pipelines.step import Artifact, Effect, Result, Step, dependencies, walk
+
+if TYPE_CHECKING:
+    from pipelines.remote import RemoteCache
 
 _PARALLEL_JOBS = 4
 _CLEANUP_S = 1.5
@@ -129,6 +131,10 @@ class Graph:
 
     def _find_missing(self, step: Step) -> list[str]:
         """The outputs that can be had from the remote cache instead of running the step."""
+        if self.remote is None:
+            return []
+        from pipelines.remote import find_missing  # with all that speaks to registries
+
         record, key = self.record(step), self.key(step)
         return [] if record is None or key is None else find_missing(self.remote, self.store, key, record)
 
@@ -152,16 +158,27 @@ class Graph:
             digests[name] = record.outputs[artifact.name].digest
         return digests
 
+    def _is_all_current(self) -> bool:
+        """Every digest is known, and the ends are there: then nobody reads what is between, and doit is not needed."""
+        ends = {node.name for node in self.targets}
+        return all(isinstance(node, Effect) or self.record(node) is not None for node in self.nodes) and all(
+            self.is_current(node) for node in self.nodes if isinstance(node, Effect) or node.name in ends
+        )
+
     # What is done
 
     def build(self) -> None:
         """Run what is missing. Raises the first error of a step, or KeyboardInterrupt."""
+        self.reporter.planned([node.name for node in self.nodes])
+        if self._is_all_current():
+            for node in self.nodes:
+                self.reporter.cached(node.name)
+            return
         from doit.control import TaskControl
         from doit.dependency import Dependency, SqliteDB
         from doit.runner import SUCCESS, MThreadRunner
         from doit.task import Stream, dict_to_task
 
-        self.reporter.planned([node.name for node in self.nodes])
         control = TaskControl([dict_to_task(task) for task in self.tasks()])
         # Each once: after one that comes again doit forgets the rest.
         control.process(list(dict.fromkeys(format_task_name(target.name) for target in self.targets)))
@@ -293,6 +310,8 @@ class Graph:
         record, key = self.record(step), self.key(step)
         if record is None or key is None or not self._find_missing(step):
             return False
+        from pipelines.remote import fetch_missing
+
         with self._lock(step, key):
             if not fetch_missing(self.remote, self.store, self.reporter, step.name, key, record):
                 return False

@@ -44,7 +44,7 @@ def plan_imported_kernel(targets: Targets, name: str, files: KernelFiles) -> Tar
     modules = None if files.modules is None else measure(files.modules, MAX_MODULES_BYTES)
     if initrd is not None:
         check_initrd(initrd)
-    before = targets.kernels.find(name)
+    before = targets.kernels.find(name, may_be_damaged=True)
     if before is not None and before.details.get("source") != IMPORTED:
         targets.reporter.note(f"{name} is a kernel of your own from now on; machines that are there keep theirs")
     vmlinux = _plan_vmlinux(name, kernel)

@@ -21,16 +21,27 @@ class Target:
 
 
 def plan_named(
-    store: Store, names: Names, name: str, artifacts: Mapping[str, Artifact], details: Mapping[str, str]
+    store: Store,
+    names: Names,
+    name: str,
+    artifacts: Mapping[str, Artifact],
+    details: Mapping[str, str],
+    *,
+    is_here: bool = False,
 ) -> Target:
-    """The artifacts under a name, with `details` as they are to stand in its manifest."""
+    """The artifacts under a name, with `details` as they are to stand in its manifest.
+
+    What was built anew replaces files that are damaged, though they have the right digests; with `is_here`, the name is
+    only used, and its files are not read for that.
+    """
 
     def is_named(digests: Mapping[str, Digest]) -> bool:
-        local = names.find(name)
+        local = names.find(name, may_be_damaged=True)
         return (
             local is not None
             and local.details == details
             and all(role in local.files and local.files[role].digest == digest for role, digest in digests.items())
+            and local.is_whole(store, read=not is_here)
         )
 
     def give_name(results: Mapping[str, Result]) -> None:

@@ -60,7 +60,7 @@ def plan_registered(targets: Targets, name: str, rootfs: Content, kernel: str | 
     """
     parse_name(name, "an image")
     digest, artifacts = _plan_artifacts(targets, name, rootfs)
-    before = targets.images.find(name)
+    before = targets.images.find(name, may_be_damaged=True)
     if before is not None and before.details.get("digest") != digest:
         targets.reporter.note(f"{name} is another image from now on; its machines stay what they are")
     kernel = kernel or (before.details.get("kernel") if before is not None else None) or DEFAULT_KERNEL

@@ -72,17 +72,16 @@ class Result:
 def walk(targets: Sequence[Step | Effect]) -> Iterator[Step | Effect]:
     """Every node that the targets need, each once, dependencies first."""
     seen: set[str] = set()
-
-    def visit(node: Step | Effect) -> Iterator[Step | Effect]:
-        if node.name in seen:
-            return
-        seen.add(node.name)
-        for needed in dependencies(node):
-            yield from visit(needed)
-        yield node
-
-    for target in targets:
-        yield from visit(target)
+    # With whether what it needs came before. No recursion: a chain may be longer than Python's stack.
+    todo = [(target, False) for target in reversed(targets)]
+    while todo:
+        node, is_next = todo.pop()
+        if is_next:
+            yield node
+        elif node.name not in seen:
+            seen.add(node.name)
+            todo.append((node, True))
+            todo += [(needed, False) for needed in reversed(dependencies(node))]
 
 
 def dependencies(node: Step | Effect) -> list[Step | Effect]:

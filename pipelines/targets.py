@@ -17,7 +17,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import partial
-from shlex import quote
 from typing import IO
 
 from banger.errors import BangerError, Reason
@@ -26,6 +25,7 @@ from catalog.bundle import Kind
 from catalog.kernels import CHOSEN_KERNEL, DEFAULT_KERNEL, KernelRecipe, find_kernel_recipe, get_kernel_recipe
 from catalog.local import Named, Names
 from catalog.names import nearest, parse_name
+from catalog.origin import tell_remake
 from catalog.recipes import ImageRecipe, find_recipe, list_recipe_names
 from pipelines.bundle import FILE_STEP
 from pipelines.catalogs import Catalogs
@@ -84,7 +84,7 @@ class Targets:
         `name` and `kernel` are the user's choice.
         """
         self.check_kernel(kernel, may_ask=not anew)
-        local = self.find_image(text)
+        local = find_image(self.images, text, may_be_damaged=anew)
         if local is not None and not anew:
             return self._plan_local(local, IMAGE_ROLES, self.images)
         if not anew:
@@ -99,7 +99,7 @@ class Targets:
         What came from a registry comes from there again.
         """
         self.check_kernel(kernel, may_ask=True)
-        local = self.find_image(text)
+        local = find_image(self.images, text, may_be_damaged=True)
         if local is not None and local.details.get("source") == "oci":
             return self._plan_built(text, local, name, kernel)
         # What was pulled under a name of the user's own is pulled again by the one it has in its catalog.
@@ -137,8 +137,11 @@ class Targets:
             raise BangerError(
                 f"there is nothing that the image {text!r} could be built from again",
                 reason=Reason.NOT_FOUND,
-                hint=_tell_origin(local),
+                hint=tell_remake("image", local.name, local.details),
             )
+        if is_word(text) and not is_local(text):
+            # Nor when nobody can tell any more what it was made from.
+            self.images.find(text)
         return self._plan_oci(text, name, kernel)
 
     def check_kernel(self, name: str | None, *, may_ask: bool) -> None:
@@ -161,7 +164,7 @@ class Targets:
 
     def _choose_kernel(self, name: str, kernel: str | None, own: str) -> dict[str, str]:
         """What machines of an image boot: what its user chose, now or when it last got its name, else its own."""
-        before = self.images.find(name)
+        before = self.images.find(name, may_be_damaged=True)
         chosen = kernel or (before.details.get(CHOSEN_KERNEL) if before is not None else None)
         return {"kernel": chosen or own, **({CHOSEN_KERNEL: chosen} if chosen else {})}
 
@@ -184,7 +187,7 @@ class Targets:
             if kind is Kind.IMAGE:
                 details |= self._choose_kernel(name, kernel, details["kernel"])
             names, roles = self._names(kind)
-            before = names.find(name)
+            before = names.find(name, may_be_damaged=True)
             if before is not None and "digest" in before.details:
                 self._tell_whether_it_moved(name, before.details["digest"], details["digest"])
             target = plan_named(self.store, names, name, answer.pulled.artifacts, details)
@@ -222,7 +225,7 @@ class Targets:
         source = open_source(text, self.registries, self.limits, self.store.root, self.stdin)
         resolved, answer = resolve(self.store, source, self.reporter, self.remote)
         name = name or source.name or f"image-{answer.digest.partition(':')[2][:12]}"
-        before = self.images.find(name)
+        before = self.images.find(name, may_be_damaged=True)
         if before is not None and "digest" in before.details:
             self._tell_whether_it_moved(name, before.details["digest"], answer.digest)
         details = {
@@ -237,7 +240,7 @@ class Targets:
 
     def _refuse_mistyped(self, text: str) -> None:
         """A word that is nearly a name is taken for that: nobody shall run a stranger's image by a slip of a finger."""
-        known = {*list_recipe_names(), *(each.name for each in self.images.list() if is_word(each.name))}
+        known = {*list_recipe_names(), *self.images.list_words()}
         if self.catalogs is not None and is_word(text):
             # As they were seen last: to build asks no catalog, and whoever may pull has asked by now.
             known |= self.catalogs.list_names(Kind.IMAGE, may_ask=False)
@@ -282,7 +285,8 @@ class Targets:
 
     def pull_kernel(self, name: str) -> Target:
         """What the catalogs, else a recipe, have for a name now, whatever is here."""
-        instead = None if self.kernels.find(name) is not None else find_kernel_recipe(name)
+        before = self.kernels.find(name, may_be_damaged=True)
+        instead = None if before is not None else find_kernel_recipe(name)
         pulled = self._find_in_catalogs(Kind.KERNEL, parse_name(name, "a kernel"), name, instead)
         return pulled or self.plan_kernel(name, anew=True)
 
@@ -296,27 +300,30 @@ class Targets:
                 name=f"{record.step}:{local.name}" + (f"/{min(record.outputs)}" if is_file else ""),
                 kind=record.step,
                 version=record.version,
-                build=partial(_refuse, names.what, local.name, "pull" if is_file else "build"),
+                build=partial(_refuse, local),
                 outputs=tuple(record.outputs),
                 parameters=record.parameters,
                 inputs=dict(record.inputs),
             )
             artifacts.update({role: step.output(role) for role in record.outputs if role in roles})
-        return plan_named(self.store, names, local.name, artifacts, local.details)
+        return plan_named(self.store, names, local.name, artifacts, local.details, is_here=True)
 
 
-def find_image(images: Names, text: str) -> Named | None:
-    """What is here under a name or a reference. A word is a name first, whoever gave it, then a recipe's."""
+def find_image(images: Names, text: str, *, may_be_damaged: bool = False) -> Named | None:
+    """What is here under a name or a reference. A word is a name first, whoever gave it, then a recipe's.
+
+    `may_be_damaged` as for `Names.find`.
+    """
     if is_local(text):
         return None
     if is_word(text):
-        own = images.find(text)
+        own = images.find(text, may_be_damaged=may_be_damaged)
         if own is not None or find_recipe(text) is not None:
             return own
     familiar = find_familiar_name(text)
     if familiar is not None:
-        return images.find(familiar)
-    return images.find(text) if is_word(text) else None
+        return images.find(familiar, may_be_damaged=may_be_damaged)
+    return images.find(text, may_be_damaged=may_be_damaged) if is_word(text) else None
 
 
 def is_mistyped(text: str, known: Collection[str]) -> bool:
@@ -328,17 +335,10 @@ def is_word(text: str) -> bool:
     return not any(sign in text for sign in "/:@")
 
 
-def _tell_origin(local: Named) -> str:
-    source = local.details.get("source")
-    if source == "recipe-file":
-        return f"build its recipe: banger image build --name {local.name} --recipe {quote(local.details['path'])}"
-    if source == "promoted":
-        return f"promote a machine again: banger image promote VM {local.name}"
-    return f"it came from: {local.details.get('reference') or source or 'unknown'}"
-
-
-def _refuse(what: str, name: str, verb: str, job: Job) -> None:
+def _refuse(local: Named, job: Job) -> None:
     lost = " and ".join(job.step.outputs)
     raise BangerError(
-        f"the {what} {name!r} has lost its {lost}", reason=Reason.CORRUPT, hint=f"banger {what} {verb} {name}"
+        f"the {local.what} {local.name!r} has lost its {lost}",
+        reason=Reason.CORRUPT,
+        hint=tell_remake(local.what, local.name, local.details),
     )

@@ -64,13 +64,15 @@ class App:
         return Store.open(self.paths.store)
 
     def _tidy_cache(self) -> None:
+        if isinstance(sys.exception(), KeyboardInterrupt):
+            return  # who wants to stop does not want to wait
         from banger.garbage import collect_if_large
 
         collected = collect_if_large(self.whole_store, self.paths, self.settings.cache_max_size)
         if collected is not None and collected.dropped:
             self.say(
-                f"the cache became too large: {len(collected.dropped)} objects that nobody used for the longest time "
-                f"went ({format_bytes(collected.freed_bytes)})"
+                f"the cache became too large: {format_bytes(collected.freed_bytes)} went that nobody used for the "
+                "longest time"
             )
 
     @cached_property

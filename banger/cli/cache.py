@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -13,6 +12,8 @@ import click
 
 from banger.cli.app import App, pass_app
 from banger.cli.cache_push import push
+from banger.cli.cache_verify import verify
+from banger.cli.cache_why import why
 from banger.cli.options import Nouns, json_option
 from banger.cli.output import format_age, print_json, print_table, say
 from banger.errors import BangerError, Reason
@@ -30,6 +31,8 @@ def cache() -> None:
 
 
 cache.add_command(push)
+cache.add_command(verify)
+cache.add_command(why)
 
 
 @cache.command()
@@ -85,13 +88,14 @@ def gc(app: App, max_size: str | None, older_than: str | None, everything: bool,
     """Remove what nobody holds, least recently used first. It is made again when it is needed.
 
     Without --max-size, --older-than or --all, down to `cache.max_size` of the configuration. What images, kernels and
-    machines hold stays, and so does what a running banger uses; with a size, what was used within the hour does, too.
+    machines hold stays, and so does what a running banger uses. What was used within the hour stays, too, but for --all
+    and a shorter --older-than.
     """
     from banger.garbage import find_owners, get_limit_bytes
     from banger.settings import values
     from cache import YOUNG_S, Policy
 
-    if everything and (max_size or older_than):
+    if everything and not (max_size is None and older_than is None):
         raise click.UsageError("--all leaves nothing for --max-size or --older-than to say.")
     max_bytes: int | None = None
     older_than_s: float | None = None
@@ -100,7 +104,7 @@ def gc(app: App, max_size: str | None, older_than: str | None, everything: bool,
         size = app.settings.cache_max_size
         if max_size is not None:
             size = _parse("--max-size", max_size, values.parse_cache_size, 'a size such as "20G", or "10%"')
-        max_bytes = get_limit_bytes(app.paths.store, size)
+        max_bytes = get_limit_bytes(app.whole_store.root, size)
     if older_than is not None:
         allowed = 'a time such as "30d" or "12h"'
         older_than_s = float(_parse("--older-than", older_than, values.parse_duration, allowed))
@@ -119,28 +123,6 @@ def gc(app: App, max_size: str | None, older_than: str | None, everything: bool,
     _print_collection(collected, dry_run=dry_run)
 
 
-@cache.command()
-@json_option
-@pass_app
-def verify(app: App, as_json: bool) -> None:
-    """Read everything again; exit with 1 if anything is not what its name says."""
-    findings = list(app.whole_store.verify())
-    if as_json:
-        print_json(
-            [
-                {"path": str(each.path), "digest": each.digest, "problem": each.problem, "detail": each.detail}
-                for each in findings
-            ]
-        )
-    else:
-        for each in findings:
-            click.echo(f"{each.problem}: {each.path}: {each.detail}")
-        if not findings:
-            say("everything is as it should be")
-    if findings:
-        sys.exit(1)
-
-
 def _parse(option: str, text: str, parse: Callable[[object], _T], allowed: str) -> _T:
     from banger.settings.entry import Unfit
 
@@ -154,8 +136,12 @@ _WORDS = {
     "held": "held by",
     "in-use": "in use by",
     "young": "used within the hour",
-    "fits": "within the limit",
+    "fits": "within the limits",
 }
+# Who holds or uses something, when that is not known.
+_SOMEBODY = {"held": "somebody outside", "in-use": "a running program"}
+# A kernel may be held by every machine.
+_MOST_NAMES = 3
 
 
 def _describe_collection(collected: Collection) -> dict[str, Any]:
@@ -164,11 +150,16 @@ def _describe_collection(collected: Collection) -> dict[str, Any]:
         "freed_bytes": collected.freed_bytes,
         "records": collected.record_count,
         "kept": [
-            {"why": each.why, "by": each.by, "objects": each.count, "size_bytes": each.size_bytes}
+            {"why": each.why, "by": list(each.by), "objects": each.count, "size_bytes": each.size_bytes}
             for each in collected.kept
         ],
         "own_bytes": collected.own_bytes,
     }
+
+
+def _name_some(names: tuple[str, ...]) -> str:
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _print_collection(collected: Collection, *, dry_run: bool) -> None:
@@ -193,7 +184,7 @@ def _print_collection(collected: Collection, *, dry_run: bool) -> None:
             "",
             str(each.count),
             format_bytes(each.size_bytes),
-            f"{_WORDS[each.why]} {each.by}".strip(),
+            f"{_WORDS[each.why]} {_name_some(each.by) or _SOMEBODY.get(each.why, '')}".rstrip(),
         )
         for each in collected.kept
     ]

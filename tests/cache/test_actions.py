@@ -248,6 +248,13 @@ def test_what_is_not_a_file_is_a_miss(store: Store) -> None:
     assert store.find_record(key) is None
 
 
+def test_a_record_may_be_large(store: Store) -> None:
+    record = Record("step", 1, {"text": "x" * 3_000_000}, {}, {}, 0.0, 0.0)
+    key = key_of("step", 1, record.parameters, {})
+    store.put_record(key, record)
+    assert store.find_record(key) == record
+
+
 def test_a_later_record_replaces_an_earlier_one(store: Store) -> None:
     key = key_of("s", 1, {}, {})
     store.put_record(key, GOOD)

@@ -1,71 +1,23 @@
-"""Each call that may fail, fails once; and a disk that really is full, and one that really is read-only."""
+"""The order of what goes to the disk, a write that ends in the middle, and a disk that is full.
+
+`test_faults.py` has each call fail once, `test_odd_places.py` has read-only disks.
+"""
+
+from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from blake3 import blake3
 
 from banger.errors import BangerError, Reason
-from cache import Record, Store, key_of
+from cache import Store
 
-RECORD = Record("step", 1, {}, {}, {}, 0.0, 0.0)
-KEY = key_of("step", 1, {}, {})
-
-
-def put_bytes(store: Store) -> None:
-    store.put_bytes(b"new content")
-
-
-def put_much(store: Store) -> None:
-    store.put_bytes(b"new content" * 1_000_000)
-
-
-def put_file(store: Store) -> None:
-    with store.temporary_dir() as folder:
-        (folder / "made").write_bytes(b"new content")
-        store.put_file(folder / "made")
-
-
-def put_record(store: Store) -> None:
-    store.put_record(KEY, RECORD)
-
-
-CALLS = {
-    put_bytes: ["open", "write", "fsync", "fchmod", "link"],
-    put_much: ["open", "write", "fsync", "fchmod", "link"],
-    put_file: ["open", "preadv", "fsync", "fchmod", "link"],
-    put_record: ["open", "write", "fsync"],
-}
-
-
-@pytest.mark.parametrize(("put", "call"), [(put, call) for put, calls in CALLS.items() for call in calls])
-@pytest.mark.parametrize(
-    ("number", "reason"),
-    [(errno.ENOSPC, Reason.NO_SPACE), (errno.EDQUOT, Reason.NO_SPACE), (errno.EIO, Reason.IO)],
-)
-def test_a_failing_call_leaves_nothing(
-    store: Store,
-    monkeypatch: pytest.MonkeyPatch,
-    put: Callable[[Store], None],
-    call: str,
-    number: int,
-    reason: Reason,
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, call, fail)
-        with pytest.raises(BangerError) as caught:
-            put(store)
-    assert caught.value.reason is reason
-    assert str(store.root) in caught.value.hint
-    assert list((store.root / "tmp").iterdir()) == []
-    assert [*(store.root / "objects").glob("*/*"), *(store.root / "actions").glob("*/*")] == []
-    put(store)  # and once the disk is well, it works
+if TYPE_CHECKING:
+    from conftest import Start
 
 
 def test_an_object_is_never_named_before_it_is_on_the_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,60 +97,12 @@ assert store.find_record(key).outputs == {"out": small}
 print("done")
 """
 
-READ_ONLY = """
-import subprocess, sys
-from pathlib import Path
-from banger.errors import BangerError
-from cache import Record, Store, key_of
-store = Store.open(Path(sys.argv[1]) / "store")
-obj = store.put_bytes(b"content")
-key = key_of("step", 1, {}, {})
-store.put_record(key, Record("step", 1, {}, {}, {"out": obj}, 0.0, 0.0))
-subprocess.run(["mount", "-o", "remount,ro", sys.argv[1]], check=True)
-store = Store.open(store.root)
-assert store.path(obj).read_bytes() == b"content"
-assert store.find_record(key).outputs == {"out": obj}
-assert list(store.verify()) == []
-assert store.usage().all.object_count == 1
-for action in (lambda: store.put_bytes(b"more"), lambda: store.temporary_dir().__enter__(),
-               lambda: store.lock(key, "x").__enter__(), lambda: Store.open(store.root.parent / "another")):
-    try:
-        action()
-    except BangerError as error:
-        assert error.reason == "no-permission", error
-    else:
-        raise AssertionError("it was written")
-print("done")
-"""
-
 ON_A_TINY_DISK = ("unshare", "-m", "sh", "-ec", 'mount -t tmpfs -o size=1m tmpfs "$1"; shift; exec "$@"', "sh")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-@pytest.mark.parametrize("program", [FULL, READ_ONLY], ids=["full", "read-only"])
-def test_a_real_disk_that_refuses(tmp_path: Path, start, program: str) -> None:
-    process = start(program, tmp_path, before=(*ON_A_TINY_DISK, str(tmp_path)))
+def test_a_disk_that_is_full_to_the_last_block(tmp_path: Path, start: Start) -> None:
+    process = start(FULL, tmp_path, before=(*ON_A_TINY_DISK, str(tmp_path)))
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "done\n"), err
     assert list(tmp_path.iterdir()) == [], "the mount was private"
-
-
-NOT_MINE = """
-import os, sys
-from pathlib import Path
-from banger.errors import BangerError
-from cache import Store
-os.setgid(65534); os.setuid(65534)
-try:
-    Store.open(Path(sys.argv[1]))
-except BangerError as error:
-    assert error.reason == "no-permission", error
-    print("done")
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else needs root")
-def test_somebody_elses_store_is_refused(store: Store, start) -> None:
-    process = start(NOT_MINE, store.root)
-    out, err = process.communicate(timeout=30)
-    assert (process.returncode, out) == (0, "done\n"), err

@@ -17,7 +17,7 @@ from banger.errors import BangerError, Reason
 from cache import Digest, Store
 from pipelines.graph import build
 from pipelines.job import Job
-from pipelines.step import Effect, Result, Step
+from pipelines.step import Effect, Result, Step, walk
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -32,6 +32,45 @@ def test_a_second_build_runs_nothing(bench: Bench) -> None:
     assert sorted(bench.build(d)) == ["a", "b", "c", "d"]
     assert bench.build(d) == []
     assert bench.read(d.output("out")).startswith(b"d\n")
+
+
+def test_where_nothing_has_to_run_neither_doit_nor_a_registry_client_is_loaded(store: Store) -> None:
+    program = """
+import sys
+from pathlib import Path
+from cache import Store
+from pipelines.graph import build
+from pipelines.reporter import Silent
+from pipelines.step import Effect, Step
+
+def make(job):
+    with job.create("out") as sink:
+        sink.write(job.step.name.encode())
+
+class Reporter(Silent):
+    def planned(self, steps):
+        print("planned", *steps)
+    def cached(self, step):
+        print("cached", step)
+
+a = Step("a", "a", 1, make, ("out",))
+b = Step("b", "b", 1, make, ("out",), {}, {"a": a.output("out")})
+end = Effect("end", {"b": b.output("out")}, print, lambda digests: len(sys.argv) > 2)
+with Store.open(Path(sys.argv[1])).leased("test") as store:
+    build(store, [end], Reporter())
+print(*sorted({"doit", "requests", "oras"} & sys.modules.keys()))
+"""
+    argv = [sys.executable, "-I", "-c", program, str(store.root)]
+    assert subprocess.check_output(argv, text=True).splitlines()[-1] == "doit"
+    said = subprocess.check_output([*argv, "done"], text=True).splitlines()
+    assert said == ["planned a b end", "cached a", "cached b", "cached end", ""]
+
+
+def test_a_chain_may_be_longer_than_pythons_stack(bench: Bench) -> None:
+    steps = [bench.step("step-0")]
+    for number in range(1, 2 * sys.getrecursionlimit()):
+        steps.append(bench.step(f"step-{number}", steps[-1]))
+    assert list(walk(steps[-1:])) == steps
 
 
 def test_a_step_runs_after_all_that_it_needs(bench: Bench) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -246,9 +247,11 @@ class Stopping(RegistryCache):
     """Its registry stops just before something is fetched for the first time."""
 
     stop: Callable[[], None]
+    guard = threading.Lock()
 
     def fetch(self, key: Digest, record: Record, outputs: Collection[str], tell: Tell) -> bool:
-        type(self).stop()
+        with self.guard:  # who comes while it is being stopped waits for that
+            type(self).stop()
         return super().fetch(key, record, outputs, tell)
 
 
