@@ -36,7 +36,7 @@ lint: .venv/installed-dev ## Check the sources
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: setup ## Run the benchmarks
+bench: setup host-test ## Run the benchmarks
 	for each in $$(grep -l __main__ benchmarks/*.py); do .venv/bin/python "$$each" || exit; done
 
 host:

@@ -335,8 +335,8 @@ def scale(folder: Path) -> None:
         folder,
         7,
         {
-            "an empty store: open": lambda work: partial(Store.open, Store.open(work / "store").root),
-            "200,000 objects, 50,000 records: open": lambda _work: partial(Store.open, store.root),
+            "an empty store: open 1,000 times": lambda work: partial(_open, Store.open(work / "store").root),
+            "200,000 objects, 50,000 records: open 1,000 times": lambda _work: partial(_open, store.root),
             "the same: find 5,000 records, look for an output of each": lambda _work: partial(_look, store, keys),
             "the same with a lease, and a path for each": lambda _work: partial(_lease, store, keys),
         },
@@ -368,6 +368,11 @@ def _fill_record(store: Store, number: int, objects: list[Object]) -> Digest:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(format_record(Record(kind, 1, parameters, inputs, outputs, float(_LONG_AGO), 1.0)))
     return key
+
+
+def _open(root: Path) -> None:
+    for _ in range(1_000):
+        Store.open(root)
 
 
 def _look(store: Store, keys: list[Digest]) -> None:

@@ -77,7 +77,7 @@ def parse_record(data: bytes) -> Record:
             step=_expect(document["step"], str),
             version=_expect(document["version"], int),
             parameters=_parse_parameters(document["parameters"]),
-            inputs={name: parse_digest(_expect(text, str)) for name, text in document["inputs"].items()},
+            inputs={name: parse_digest(text) for name, text in document["inputs"].items()},
             outputs={name: _parse_object(pair) for name, pair in document["outputs"].items()},
             made_at=_parse_seconds(document["made_at"]),
             duration_s=_parse_seconds(document["duration_s"]),
@@ -129,7 +129,7 @@ def _parse_parameters(value: object) -> Mapping[str, JSON]:
 
 def _parse_object(pair: object) -> Object:
     digest, size_bytes = _expect(pair, list)
-    return Object(Digest(_expect(digest, str)), _expect(size_bytes, int))
+    return Object(digest, _expect(size_bytes, int))
 
 
 def _parse_seconds(value: object) -> float:

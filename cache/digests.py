@@ -32,7 +32,7 @@ class Object:
 
 def parse_digest(text: str) -> Digest:
     """Refuse anything but the one spelling of a digest: no upper case, no white space, no prefix."""
-    if not is_digest(text):
+    if _DIGEST.fullmatch(text) is None:
         raise BangerError(
             f"not a digest: {text[:80]!r}", reason=Reason.BAD_INPUT, hint="a digest is 64 lower-case hexadecimal digits"
         )

@@ -23,6 +23,9 @@ BLOCK_BYTES = 512
 
 # _IOW(0x94, 9, int), <linux/fs.h>; the fcntl module does not name it in Python 3.11.
 _FICLONE = 0x40049409
+# <fcntl.h> and <linux/fs.h>.
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 1 << 1
 
 # Why a hard link may be impossible where a copy is not: another filesystem, one without hard links,
 # somebody else's file under fs.protected_hardlinks, or too many links.
@@ -116,6 +119,22 @@ def try_reflink(source: int, destination: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def try_exchange(one: Path, other: Path) -> bool:
+    """Let two names of one filesystem change places, in one step (renameat2(2)); False where that cannot be done."""
+    import ctypes  # only what replaces an image gets here
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # an old libc, or another one
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS):  # a filesystem, or a kernel, that cannot
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def try_link(source: Path, destination: Path) -> bool:

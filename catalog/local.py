@@ -23,7 +23,7 @@ from typing import Any
 from banger.errors import BangerError, Reason
 from cache import Digest, Object, Record, Store, format_record, parse_record
 from cache.failures import explain, explained
-from cache.files import find_file, hash_file, make_folder, sync_folder
+from cache.files import find_file, hash_file, make_folder, sync_folder, try_exchange
 from cache.temporary import remove_stale, temporary_folder
 from cache.trace import Point, reach
 from catalog.names import format_folder, nearest
@@ -243,14 +243,17 @@ def _write_synced(path: Path, text: str) -> None:
 
 
 def _exchange(fresh: Path, folder: Path, old: Path) -> None:
-    """Put `fresh` in the place of `folder`; what was there is at `old` afterwards."""
+    """Put `fresh` in the place of `folder`; what was there is at `old` afterwards, or at `fresh`."""
     try:
         fresh.rename(folder)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-        # There is an old one, not empty. Two renames: in between the name is missing for an instant, and a crash
-        # there leaves it missing, which the next build mends; a mix of both is never seen.
+        # There is an old one, not empty.
+        if try_exchange(fresh, folder):
+            return
+        # Two renames: in between the name is missing for an instant, and a crash there leaves it missing, which the
+        # next build mends; a mix of both is never seen.
         folder.rename(old)
         try:
             fresh.rename(folder)

@@ -115,6 +115,15 @@ class Graph:
 
     def is_current(self, node: Step | Effect) -> bool:
         """Nothing to do: the result is there, or its digest is known and nobody needs the bytes."""
+        return self._is_current(node, {})
+
+    def _is_current(self, node: Step | Effect, seen: dict[str, bool]) -> bool:
+        """`seen` is what was found on the way: a layer is read by all that come after it, and each by the next."""
+        if node.name not in seen:
+            seen[node.name] = self._look_at(node, seen)
+        return seen[node.name]
+
+    def _look_at(self, node: Step | Effect, seen: dict[str, bool]) -> bool:
         if isinstance(node, Effect):
             digests = self._effect_digests(node)
             return digests is not None and node.is_done(digests)
@@ -123,11 +132,11 @@ class Graph:
         return self.is_present(node) or (
             node not in self.targets
             and bool(self._consumers[node.name])
-            and not any(self._will_read(user) for user in self._consumers[node.name])
+            and not any(self._will_read(user, seen) for user in self._consumers[node.name])
         )
 
-    def _will_read(self, user: Step | Effect) -> bool:
-        return isinstance(user, Effect) or not (self.is_current(user) or self._find_missing(user))
+    def _will_read(self, user: Step | Effect, seen: dict[str, bool]) -> bool:
+        return isinstance(user, Effect) or not (self._is_current(user, seen) or self._find_missing(user))
 
     def _find_missing(self, step: Step) -> list[str]:
         """The outputs that can be had from the remote cache instead of running the step."""

@@ -44,10 +44,8 @@ REASONS = {"ENOSPC": Reason.NO_SPACE, "EDQUOT": Reason.NO_SPACE, "EIO": Reason.I
 # An owner has a copy then, which does not count.
 _NO_LINK = ("EMLINK", "EXDEV")
 _LOOKING = (CALLS["open"], CALLS["read"])
-# Full is full, and a border stays; a bad block is one block. Of renames only one fails: a name of an image that moves to
-# other files takes two, and when the second fails and putting the old one back fails, too, it is lost.
+# Full is full, and a border stays; a bad block is one block.
 _LASTING = (*_NO_LINK, "ENOSPC")
-_ONE = (*_LOOKING, CALLS["rename"])
 # Too many calls for any kind of work here: a loop that never gets through is found.
 _MOST_CALLS = 400
 
@@ -81,7 +79,7 @@ def sweep(work: Work, given: object, calls: str, error: str) -> Iterator[tuple[W
     for count in range(1, _MOST_CALLS):
         with worlds() as world:
             before = prepare(work, world)
-            when = f"{count}+" if error in _LASTING and calls not in _ONE else str(count)
+            when = f"{count}+" if error in _LASTING and calls not in _LOOKING else str(count)
             outcome = run_faulty(lambda: work(world), calls, error, when)
             yield world, None if outcome.error is None else outcome.error.reason
             if outcome.error is None:

@@ -134,13 +134,15 @@ for thread in threads: thread.join()
 _COLLECTOR = (
     _COMMON
     + """
+names = {blake3(content).hexdigest(): number for number, content in enumerate(contents)}
+
 def on_point(point):
     if point is trace.Point.GC_PUT_BACK:
-        tell("put-back")
+        [aside] = root.glob("gc-*")
+        tell("put-back", names[aside.name.removeprefix("gc-")])
 
 trace.on_point = on_point
 chance = random.Random(seed)
-names = {blake3(content).hexdigest(): number for number, content in enumerate(contents)}
 while not stop.exists():
     policy = chance.choice([Policy(young_s=0, older_than_s=0), Policy(max_bytes=40_000, young_s=0)])
     for dropped in Store.open(root).collect(policy, {}).dropped:
@@ -265,7 +267,7 @@ def test_many_build_at_once_beside_gc_and_verify_and_nothing_is_lost_or_made_twi
     for what in ("built", "failed", "waiting", "dropped", "verified"):
         assert counts[what], f"it never came to that: {what}"
     assert find_two_at_once(lines, crowd.killed) == []
-    assert sum(count_repeats(lines, crowd.killed).values()) <= counts["put-back"]
+    assert count_repeats(lines, crowd.killed) == {}
 
     store = Store.open(crowd.folder / "store")
     assert list(store.verify()) == []
@@ -289,7 +291,10 @@ def find_two_at_once(lines: list[list[str]], killed: set[int]) -> list[list[str]
 
 
 def count_repeats(lines: list[list[str]], killed: set[int]) -> Counter[str]:
-    """How often each step was made and recorded, beyond once and once more for each time that it was collected."""
+    """How often each step was made and recorded, beyond once and once more for each time that it was collected.
+
+    One that gc put back was away for an instant, in which somebody may have looked for it.
+    """
     made = Counter((pid, step[0]) for pid, _, what, *step in lines if what == "made")
     finished = Counter((pid, step[0]) for pid, _, what, *step in lines if what == "finished")
     for (pid, step), count in made.items():
@@ -298,7 +303,7 @@ def count_repeats(lines: list[list[str]], killed: set[int]) -> Counter[str]:
     times = Counter[str]()
     for (_, step), count in finished.items():
         times[step] += count
-    times -= Counter(step[0] for _, _, what, *step in lines if what == "dropped")
+    times -= Counter(step[0] for _, _, what, *step in lines if what in ("dropped", "put-back"))
     return Counter({step: count - 1 for step, count in times.items() if count > 1})
 
 

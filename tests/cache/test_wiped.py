@@ -117,13 +117,19 @@ def test_a_cache_that_is_removed_meanwhile_leads_to_no_wrong_result(
         told = error.message
     else:
         told = ""
-        assert gave == given[work]
+        assert gave == given[work] or (work is repair and has_nothing_bad(gave))
     assert wiped, "it did not come by"
     assert "\n" not in told
     check_owners(world, before.owned)
     if work in ANEW:
         assert work(world) == given[work]
         check_owners(world, before.owned)
+
+
+def has_nothing_bad(gave: object) -> bool:
+    """What was bad went with the rest, to quarantine or not."""
+    assert isinstance(gave, list)
+    return not any(gave[1]) and all(gave[2])
 
 
 def check_owners(world: World, owned: dict[Path, bytes]) -> None:

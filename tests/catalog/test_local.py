@@ -16,6 +16,7 @@ import pytest
 
 from banger.errors import BangerError, Reason
 from cache import Digest, Object, Record, Store, key_of
+from cache.files import try_exchange
 from catalog.local import Named, Names
 
 _KEY = key_of("rootfs", 1, {}, {})
@@ -197,8 +198,9 @@ def test_two_names_may_be_given_at_the_same_moment(names: Names, store: Store, m
 
 
 @pytest.mark.parametrize("was_there", [False, True])
+@pytest.mark.parametrize("can_exchange", [True, False], ids=["in one step", "in two"])
 def test_a_name_is_on_the_disk_before_it_is_there_and_lasts(
-    names: Names, store: Store, monkeypatch: pytest.MonkeyPatch, was_there: bool
+    names: Names, store: Store, monkeypatch: pytest.MonkeyPatch, was_there: bool, can_exchange: bool
 ) -> None:
     _put(names, store, "other")
     if was_there:
@@ -215,10 +217,17 @@ def test_a_name_is_on_the_disk_before_it_is_there_and_lasts(
         rename(source, destination)
         events.append(f"{Path(source).name} becomes {Path(destination).name}")
 
+    def note_exchange(one: Path, other: Path) -> bool:
+        if can_exchange:
+            assert try_exchange(one, other)
+            events.append(f"{one.name} becomes {other.name}")
+        return can_exchange
+
+    monkeypatch.setattr("catalog.local.try_exchange", note_exchange)
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "rename", note_rename)
     names.put("box", store, files, {}, {})
-    aside = ["box becomes old"] if was_there else []
+    aside = ["box becomes old"] if was_there and not can_exchange else []
     expected = ["sync manifest.json", "sync new", *aside, "new becomes box", "sync images"]
     assert events[events.index("sync manifest.json") :] == expected
 
@@ -250,6 +259,7 @@ def test_a_replacement_that_fails_half_way_gives_the_old_content_back(
 ) -> None:
     _put(names, store, content=b"old")
     files = {"rootfs": store.put_bytes(b"disk")}
+    monkeypatch.setattr("catalog.local.try_exchange", lambda _one, _other: False)
     rename, calls = os.rename, 0
 
     def fail_the_third(source: Path, destination: Path) -> None:

@@ -141,6 +141,17 @@ def test_an_intermediate_that_was_collected_is_made_again_when_it_is_needed(benc
     assert bench.build(c, d) == ["a", "b", "d"]
 
 
+def test_many_layers_of_which_each_reads_all_before_it_are_looked_at_once(bench: Bench) -> None:
+    layers: list[Step] = []
+    for number in range(30):
+        layers.append(bench.step(f"layer-{number}", *layers, content=lambda _job, made=b"%d" % number: made))
+    bench.build(layers[-1])
+    for layer in layers[:-1]:
+        bench.forget(layer)
+    # Were each asked anew by each that reads it, this would never end.
+    assert bench.build(layers[-1], bench.step("other")) == ["other"]
+
+
 def test_a_final_artifact_that_was_collected_is_made_again(bench: Bench) -> None:
     a = bench.step("a")
     b = bench.step("b", a)
