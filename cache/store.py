@@ -14,19 +14,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from blake3 import blake3
 
-from cache import actions, collect, growth, layout, leases, locks, objects, owners, temporary, usage
+from cache import actions, growth, layout, leases, locks, objects, owners, temporary
 from cache.actions import Record
-from cache.collect import Collection, Policy
 from cache.digests import Digest, Object
 from cache.growth import Growth
 from cache.locks import Holder
 from cache.objects import ObjectWriter
-from cache.usage import Usage
-from cache.verify import Verification
+
+if TYPE_CHECKING:
+    from cache.collect import Collection, Policy
+    from cache.usage import Usage
+    from cache.verify import Verification
 
 _CHUNK_BYTES = 1 << 20
 
@@ -142,11 +144,15 @@ class Store:
 
         `owners` as for `collect`. With `repair`, bad objects go to quarantine; records of them and bad ones go.
         """
+        from cache.verify import Verification
+
         return Verification(
             self.root, owners or {}, repair=repair, resume=resume, on_progress=on_progress, on_wait=on_wait
         )
 
     def usage(self) -> Usage:
+        from cache import usage
+
         return usage.measure(self.root)
 
     def growth(self) -> Growth | None:
@@ -163,4 +169,6 @@ class Store:
         cancelled: Callable[[], bool] | None = None,
     ) -> Collection:
         """Remove what nobody holds or uses. `owners` are folders that may hold links, under what people call them."""
+        from cache import collect
+
         return collect.collect(self.root, policy, owners, dry_run=dry_run, on_wait=on_wait, cancelled=cancelled)

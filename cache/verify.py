@@ -20,11 +20,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache import locks, quarantine
 from cache.actions import parse_record
@@ -37,6 +37,9 @@ from cache.leases import list_leases
 from cache.locks import Holder
 from cache.survey import name_owners
 from cache.trace import Point, reach
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _MAX_THREADS = 8
 # So many are read or wait for one that comes before them. A large one may keep the others waiting.
@@ -162,6 +165,8 @@ class Verification:
 
     def _check_objects(self) -> Iterator[Finding]:
         """Several are read at once; results come in the order of names."""
+        from concurrent.futures import ThreadPoolExecutor  # brings logging, and every command imports this module
+
         pool = ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0))), "verify")
         window: deque[tuple[str, Future[Finding | None]]] = deque()
         try:
@@ -187,6 +192,8 @@ class Verification:
                 yield place, Path(entry.path)
 
     def _finish(self, place: str, result: Future[Finding | None]) -> Iterator[Finding]:
+        from concurrent.futures import wait
+
         while not result.done():
             wait([result], timeout=_TELL_S)
             self._tell()

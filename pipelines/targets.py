@@ -137,7 +137,7 @@ class Targets:
             raise BangerError(
                 f"there is nothing that the image {text!r} could be built from again",
                 reason=Reason.NOT_FOUND,
-                hint=tell_remake("image", local.name, local.details),
+                hint=_tell_origin(local),
             )
         if is_word(text) and not is_local(text):
             # Nor when nobody can tell any more what it was made from.
@@ -333,6 +333,13 @@ def is_mistyped(text: str, known: Collection[str]) -> bool:
 def is_word(text: str) -> bool:
     """Whether it may be a name that somebody gave, not only a reference."""
     return not any(sign in text for sign in "/:@")
+
+
+def _tell_origin(local: Named) -> str:
+    if local.details.get("source") == "catalog":
+        # Which has it no more.
+        return f"it came from: {local.details.get('reference')}"
+    return tell_remake(local.what, local.name, local.details)
 
 
 def _refuse(local: Named, job: Job) -> None:

@@ -7,6 +7,7 @@ exception that is raised there would do the cleaning up that a crash does not.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import shutil
 import signal
@@ -104,10 +105,11 @@ class Model(RuleBasedStateMachine):
 
     # What programs do
 
-    @rule(digest=digests, way=ways)
-    def put(self, digest: Digest, way: str) -> None:
-        put_object(self.store, digest, way)
-        self.came(digest)
+    @rule(some=st.lists(digests, min_size=1, unique=True), way=ways)
+    def put(self, some: list[Digest], way: str) -> None:
+        for digest in some:
+            put_object(self.store, digest, way)
+            self.came(digest)
 
     @rule(digest=digests, size=st.integers(0, 9000))
     def begin_to_put_and_give_up(self, digest: Digest, size: int) -> None:
@@ -234,14 +236,15 @@ class Model(RuleBasedStateMachine):
         self.cut.add(digest)
 
     @precondition(lambda self: self.present or self.records)
-    @rule(which=numbers, age_s=st.sampled_from(AGES_S))
-    def grow_old(self, which: int, age_s: int) -> None:
+    @rule(ages_s=st.lists(st.sampled_from(AGES_S), min_size=1, max_size=9))
+    def grow_old(self, ages_s: list[int]) -> None:
         paths = [
             *(self.path(digest) for digest in sorted(self.present | self.cut)),
             *(self.record_path(key) for key in sorted(self.records)),
         ]
-        used_at = time.time() - age_s
-        os.utime(paths[which % len(paths)], (used_at, used_at))
+        for path, age_s in zip(paths, itertools.cycle(ages_s), strict=False):
+            used_at = time.time() - age_s
+            os.utime(path, (used_at, used_at))
 
     # Crashes: the model takes whatever it may have come to, and nothing else
 
@@ -469,4 +472,4 @@ def crash(work: Callable[[], object], count: int) -> None:
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=200, stateful_step_count=50, derandomize=True)
+TestModel.settings = settings(max_examples=120, stateful_step_count=40, derandomize=True)

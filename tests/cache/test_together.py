@@ -77,7 +77,7 @@ for number, before in enumerate(needs):
 def plan(chance):
     def make(job):
         tell("start", job.step.name)
-        time.sleep(chance.random() * 0.02)
+        time.sleep(chance.random() * 0.05)
         if chance.random() < 0.05:
             tell("failed", job.step.name)
             raise BangerError("by chance", reason=Reason.UNAVAILABLE)
