@@ -28,7 +28,7 @@ uninstall: ## Remove what install made; images, machines and settings stay
 # Machines boot two at a time: while one waits for a disk or a clock, the other has the processor.
 test: host-test .venv/installed-dev lint ## Check the sources, then run every test (as root, or those that need it are skipped)
 	if [ -n "$(value ARGS)" ]; then .venv/bin/pytest $(value ARGS); \
-	else .venv/bin/pytest -q -n auto --dist loadfile -m 'not slow' && .venv/bin/pytest -n 2 --dist loadfile -m slow; fi
+	else .venv/bin/pytest -q -n 3 --dist loadfile -m 'not slow' && .venv/bin/pytest -n 2 --dist loadfile -m slow; fi
 
 lint: .venv/installed-dev ## Check the sources
 	.venv/bin/ruff check

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,12 +92,20 @@ def test_an_installation_works_for_everybody_and_goes_without_a_trace(installati
     for _ in range(2):
         done = installation.make("uninstall")
         assert (done.returncode, done.stderr) == (0, "")
-        assert not Path(f"/proc/{process}").exists()
+        _await_end(process)
         assert _list(prefix) == others
         for folder in (".config", ".local/state", ".cache"):
             assert f"  {installation.home / folder}/banger\n" in done.stdout
     assert (installation.home / ".config/banger/config.toml").exists()
     assert (installation.home / ".local/state/banger/bangerd.log").exists()
+
+
+def _await_end(process: int) -> None:
+    """It has said that it ends; somebody has to collect it yet."""
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{process}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _check_modes(prefix: Path) -> None:
