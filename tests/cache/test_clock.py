@@ -133,7 +133,7 @@ def test_a_build_finishes_beside_a_gc_with_another_clock(
     assert gave["side-0"][1].startswith("made by side-0")
 
 
-@pytest.mark.parametrize("at", [0.0, 1.0, time.time() + 10 * YEAR_S, 4e9, float(1 << 33)], ids="{:.0f}".format)
+@pytest.mark.parametrize("at", [0.0, 1.0, 2.5e9, 4e9, float(1 << 33)], ids="{:.0f}".format)
 def test_times_of_any_year_on_objects_and_records_are_no_trouble(world: World, at: float) -> None:
     before = make_world(world)
     for path in [*world.root.glob("objects/*/*"), *world.root.glob("actions/*/*")]:
