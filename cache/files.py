@@ -132,7 +132,8 @@ def try_exchange(one: Path, other: Path) -> bool:
     if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
         return True
     number = ctypes.get_errno()
-    if number in (errno.EINVAL, errno.ENOSYS):  # a filesystem, or a kernel, that cannot
+    # A filesystem, or a kernel, that cannot; and one in user space that overlooks what is asked for.
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTEMPTY, errno.EEXIST):
         return False
     raise OSError(number, os.strerror(number), str(one), None, str(other))
 

@@ -17,6 +17,8 @@ from banger.network.privileges import STARTED, can_change_network, plan_helper
 from banger.run import find_program, printable, run
 from pipelines.namespace import plan_user_namespace
 
+# `bin` and the environment, the package and what it lies in.
+_OWN_FOLDERS = 2
 _TUN = Path("/dev/net/tun")
 # Ubuntu's AppArmor: a user namespace without a profile has no capabilities in it.
 _RESTRICTED = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
@@ -78,15 +80,21 @@ def _ask_sudo(sudo: str) -> str | None:
 
 def _find_sudo_fix() -> str:
     """A rule without a password is as good as root for whoever may write what it runs."""
-    if not all(_is_root_s(Path(each)) for each in (sys.executable, os.path.realpath(sys.executable), banger.__file__)):
+    if not all(is_root_s(Path(each)) for each in (sys.executable, os.path.realpath(sys.executable), banger.__file__)):
         return "sudo -v before; to do without, install banger for all users (docs/advanced.md)"
     rule = f"{find_user()} ALL=(root) NOPASSWD: {' '.join(plan_helper())} *"
     return f"echo '{rule}' | sudo tee /etc/sudoers.d/banger"
 
 
-def _is_root_s(path: Path) -> bool:
-    found = [each.stat() for each in (path, *path.parents)]
-    return all(each.st_uid == 0 and not each.st_mode & stat.S_IWOTH for each in found)
+def is_root_s(path: Path) -> bool:
+    """Whether nobody but root can change a program or a package, or put something beside it that it would load."""
+    for distance, each in enumerate((path, *path.parents)):
+        found = each.stat()
+        # Further up, others may make what they like as long as they cannot move what is root's.
+        is_sticky = distance > _OWN_FOLDERS and bool(found.st_mode & stat.S_ISVTX)
+        if found.st_uid != 0 or (found.st_mode & stat.S_IWOTH and not is_sticky):
+            return False
+    return True
 
 
 CHECKS: Mapping[str, Check] = {

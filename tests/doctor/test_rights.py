@@ -13,7 +13,7 @@ import pytest
 from banger.doctor import Status
 from banger.doctor.finding import Subject
 from banger.doctor.host import check_architecture, check_kvm
-from banger.doctor.rights import check_namespaces, check_tun
+from banger.doctor.rights import check_namespaces, check_tun, is_root_s
 from banger.network.privileges import plan_helper
 from banger.paths import Paths
 from banger.settings.document import Document
@@ -206,3 +206,24 @@ def test_a_tun_device_that_does_not_open_is_told(tmp_path: Path, user: Lab) -> N
 def test_root_needs_no_user_namespace(tmp_path: Path, lab: Lab) -> None:
     (tmp_path / "restricted").write_text("1\n")
     assert check_namespaces(None, tmp_path / "restricted").status is Status.PASS  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes files of root's")
+def test_what_others_can_change_is_not_root_s(tmp_path: Path) -> None:
+    program = tmp_path / "home/venv/bin/python"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    assert is_root_s(program)
+    for folder, mode, is_safe in (
+        ("home", 0o1777, True),
+        ("home", 0o777, False),
+        ("home/venv", 0o1777, False),
+        ("home/venv/bin", 0o1777, False),
+        ("home/venv/bin/python", 0o777, False),
+    ):
+        path = tmp_path / folder
+        path.chmod(mode)
+        assert is_root_s(program) == is_safe, folder
+        path.chmod(0o755)
+    os.chown(tmp_path / "home", 12345, 12345)
+    assert not is_root_s(program)
