@@ -273,11 +273,11 @@ def _drop_locks(root: Path) -> None:
 
 
 def _group(kept: Iterable[tuple[Seen, Why]], names: Mapping[int, list[str]], leases: Iterable[Lease]) -> list[Kept]:
-    users: dict[Digest, list[str]] = {}
+    users: dict[int, list[str]] = {}
     for lease in leases:
         if lease.is_live and lease.holder is not None:
-            for digest in lease.digests:
-                users.setdefault(digest, []).append(f"process {lease.holder.pid} ({lease.holder.what})")
+            for inode in lease.inodes.values():
+                users.setdefault(inode, []).append(f"process {lease.holder.pid} ({lease.holder.what})")
     counts: Counter[tuple[Why, tuple[str, ...]]] = Counter()
     sizes: Counter[tuple[Why, tuple[str, ...]]] = Counter()
     for each, why in kept:
@@ -285,7 +285,7 @@ def _group(kept: Iterable[tuple[Seen, Why]], names: Mapping[int, list[str]], lea
         if why is Why.HELD:
             by = names.get(each.inode, [])
         elif why is Why.IN_USE:
-            by = users.get(each.digest, [])
+            by = users.get(each.inode, [])
         group = why, tuple(sorted(by))
         counts[group] += 1
         sizes[group] += each.size_bytes

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +34,18 @@ USE_PRECISION_S = 600.0
 
 @dataclass(frozen=True)
 class Lease:
-    """Somebody's, as `gc` sees it. No holder is one who did not (yet) say; one that is not live holds nothing."""
+    """Somebody's, as `gc` sees it. No holder is one who did not (yet) say; one that is not live holds nothing.
+
+    `inodes` are those of its links: a file that was put anew under the same digest is not the one that it holds.
+    """
 
     holder: Holder | None
-    digests: frozenset[Digest]
+    inodes: Mapping[Digest, int]
     is_live: bool
+
+    @property
+    def digests(self) -> Set[Digest]:
+        return self.inodes.keys()
 
 
 @contextmanager
@@ -99,13 +106,13 @@ def list_leases(root: Path) -> list[Lease]:
         folder = leases_folder(root) / name
         try:
             is_live = is_claimed(folder)
-            digests = frozenset(Digest(name) for name in _list_names(folder) if is_digest(name))
+            inodes = _list_links(folder)
         except FileNotFoundError:
             continue
         except OSError:
             # Nobody can tell, so somebody may use anything.
-            is_live, digests = True, frozenset()
-        found.append(Lease(_find_holder(folder), digests, is_live))
+            is_live, inodes = True, {}
+        found.append(Lease(_find_holder(folder), inodes, is_live))
     return found
 
 
@@ -115,6 +122,14 @@ def _list_leases(root: Path) -> list[str]:
             return _list_names(leases_folder(root))
         except FileNotFoundError:
             return []
+
+
+def _list_links(folder: Path) -> dict[Digest, int]:
+    with os.scandir(folder) as entries:
+        # Not `inode()`: what a folder says of it is not everywhere what stat(2) says.
+        return {
+            Digest(entry.name): entry.stat(follow_symlinks=False).st_ino for entry in entries if is_digest(entry.name)
+        }
 
 
 def _list_names(folder: Path) -> list[str]:

@@ -44,8 +44,8 @@ class SeenRecord:
 
 
 def iterate_seen(root: Path, leases: list[Lease]) -> Iterator[Seen]:
-    linked = Counter(digest for lease in leases for digest in lease.digests)
-    held = Counter(digest for lease in leases if lease.is_live for digest in lease.digests)
+    linked = Counter(inode for lease in leases for inode in lease.inodes.values())
+    held = Counter(inode for lease in leases if lease.is_live for inode in lease.inodes.values())
     for entry in iterate_objects(root):
         with explained("look at an object", root):
             try:
@@ -60,8 +60,8 @@ def iterate_seen(root: Path, leases: list[Lease]) -> Iterator[Seen]:
             found.st_blocks * BLOCK_BYTES,
             found.st_mtime,
             found.st_ino,
-            max(0, found.st_nlink - 1 - linked[digest]),
-            held[digest],
+            max(0, found.st_nlink - 1 - linked[found.st_ino]),
+            held[found.st_ino],
         )
 
 

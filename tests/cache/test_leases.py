@@ -281,3 +281,20 @@ def test_records_stay_that_lead_to_what_is_used(store: Store) -> None:
         assert store.find_record(key) is not None
     gc(store)
     assert store.find_record(key) is None
+
+
+def test_a_lease_on_a_file_that_was_replaced_holds_not_the_one_in_its_place(store: Store, tmp_path: Path) -> None:
+    obj = store.put_bytes(b"x" * 5000)
+    with store.leased("a build") as leased:
+        assert leased.has(obj)
+        store.path(obj).unlink()
+        store.put_bytes(b"x" * 5000)
+        store.link(obj, tmp_path / "owner")
+        assert store.usage().all.shared_count == 1
+        collected = store.collect(EVERYTHING, {"an owner": tmp_path})
+        assert [(each.why, each.by) for each in collected.kept] == [(Why.HELD, ("an owner",))]
+        assert collected.own_bytes == 0
+        (tmp_path / "owner").unlink()
+        gc(store)
+        assert not store.has(obj)
+        assert leased.path(obj).read_bytes() == b"x" * 5000

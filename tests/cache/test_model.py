@@ -1,38 +1,30 @@
-"""The store against plain dictionaries: any sequence of what people and programs do with it, with crashes in between.
-
-A crash is a real one: the work is done in a forked child that ends itself with SIGKILL at one of the named places. An
-exception that is raised there would do the cleaning up that a crash does not.
-"""
+"""The store against plain dictionaries: any sequence of what people and programs do with it, crashes in between."""
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import shutil
-import signal
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blake3 import blake3
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cache import Collection, Digest, Object, Policy, Record, Store, key_of, trace
-from cache.trace import Point
+from cache import Digest, Policy, Record, Store, key_of
+from tests.cache.choice import Seen, check_choice, find_free, get_age_s
+from tests.cache.contents import BYTES, OBJECTS, put_object
+from tests.cache.crash import crash
 
-_CONTENTS = [b"", *(b"%d" % size * (size // 4) for size in (4, 40, 4096, 5000, 9000))]
-BYTES = {Digest(blake3(data).hexdigest()): data for data in _CONTENTS}
-OBJECTS = {digest: Object(digest, len(data)) for digest, data in BYTES.items()}
 KEYS = [key_of("step", number, {}, {}) for number in range(4)]
 # Far from each other and from those of the policies, so that a slow machine does not matter.
 AGES_S = [0, 10_000, 20_000, 30_000, -10_000]
 
+ages = st.lists(st.sampled_from(AGES_S), min_size=1, max_size=9)
 digests = st.sampled_from(sorted(BYTES))
 numbers = st.integers(0, 99)
 ways = st.sampled_from(["bytes", "stream", "file"])
@@ -53,7 +45,7 @@ records = st.builds(
 policies = st.builds(
     Policy,
     max_bytes=st.sampled_from([None, 0, 4096, 12_288, 20_480]),
-    enough_bytes=st.sampled_from([None, 0, 8192]),
+    enough_bytes=st.sampled_from([None, None, 8192]),
     older_than_s=st.sampled_from([None, 0.0, 15_000.0, 25_000.0]),
     young_s=st.sampled_from([0.0, 5_000.0]),
 )
@@ -71,16 +63,6 @@ class Builder:
     def lease(self) -> Path:
         assert self.store.lease is not None
         return self.store.lease
-
-
-@dataclass(frozen=True)
-class Seen:
-    """An object before gc."""
-
-    used_at: float
-    size_bytes: int
-    is_owned: bool
-    is_leased: bool
 
 
 class Model(RuleBasedStateMachine):
@@ -103,6 +85,14 @@ class Model(RuleBasedStateMachine):
             builder.end.close()
         shutil.rmtree(self.folder)
 
+    @initialize(ages_s=ages, made=st.lists(records, min_size=len(KEYS), max_size=len(KEYS)))
+    def begin(self, ages_s: list[int], made: list[Record]) -> None:
+        """With a full store, since it takes long to come to one."""
+        self.put(sorted(BYTES), "bytes")
+        for key, record in zip(KEYS, made, strict=True):
+            self.put_record(key, record)
+        self.grow_old(ages_s)
+
     # What programs do
 
     @rule(some=st.lists(digests, min_size=1, unique=True), way=ways)
@@ -122,19 +112,21 @@ class Model(RuleBasedStateMachine):
         self.records[key] = record
 
     @precondition(lambda self: len(self.builders) < 3)
-    @rule()
-    def begin_to_build(self) -> None:
+    @rule(some=st.sets(digests, min_size=1))
+    def begin_to_build(self, some: set[Digest]) -> None:
         end = ExitStack()
         self.builders.append(Builder(end.enter_context(self.store.leased("a build")), end))
+        self.use(-1, some)
 
     @precondition(lambda self: self.builders)
-    @rule(who=numbers, digest=digests)
-    def use(self, who: int, digest: Digest) -> None:
+    @rule(who=numbers, some=st.sets(digests, min_size=1))
+    def use(self, who: int, some: set[Digest]) -> None:
         builder = self.builders[who % len(self.builders)]
-        is_there = digest in builder.held | self.present
-        assert builder.store.has(OBJECTS[digest]) is is_there
-        if is_there:
-            self.told(builder, digest)
+        for digest in sorted(some):
+            is_there = digest in builder.held | self.present
+            assert builder.store.has(OBJECTS[digest]) is is_there
+            if is_there:
+                self.told(builder, digest)
 
     @precondition(lambda self: self.builders)
     @rule(who=numbers, digest=digests, way=ways)
@@ -173,18 +165,26 @@ class Model(RuleBasedStateMachine):
         self.store.adopt(path, OBJECTS[digest])
         self.came(digest)
 
-    @rule(policy=policies, is_dry=st.booleans())
-    def collect(self, policy: Policy, is_dry: bool) -> None:
+    @rule(policy=policies)
+    def collect(self, policy: Policy) -> None:
+        dropped, dead = self.check_collect(policy, is_dry=False)
+        self.went(dropped)
+        for key in dead:
+            del self.records[key]
+
+    @rule(policy=policies)
+    def say_what_gc_would_do(self, policy: Policy) -> None:
+        self.check_collect(policy, is_dry=True)
+
+    def check_collect(self, policy: Policy, *, is_dry: bool) -> tuple[set[Digest], set[Digest]]:
+        """The objects and records that have gone, or would go."""
         seen, ages_s = self.look(), self.record_ages_s()
         collected = self.store.collect(policy, {"owners": self.owners}, dry_run=is_dry)
         dropped = {each.digest for each in collected.dropped}
         check_choice(policy, seen, dropped, collected)
         dead = self.find_dead(policy, seen.keys() - dropped, ages_s)
         assert collected.record_count == len(dead)
-        if not is_dry:
-            self.went(dropped)
-            for key in dead:
-                del self.records[key]
+        return dropped, dead
 
     @rule()
     def verify(self) -> None:
@@ -200,7 +200,18 @@ class Model(RuleBasedStateMachine):
 
     # What happens to it
 
-    @rule()
+    @rule(how=st.sampled_from(["taken away", "cut short", "wiped"]), which=numbers)
+    def damage(self, how: str, which: int) -> None:
+        if how == "wiped":
+            self.wipe()
+        elif self.present:
+            digest = sorted(self.present)[which % len(self.present)]
+            if how == "cut short" and BYTES[digest]:
+                self.cut_short(digest)
+            else:
+                self.path(digest).unlink()
+                self.present.remove(digest)
+
     def wipe(self) -> None:
         shutil.rmtree(self.store.root)
         self.store = Store.open(self.store.root)
@@ -208,21 +219,9 @@ class Model(RuleBasedStateMachine):
         for builder in self.builders:
             builder.held.clear()
 
-    @precondition(lambda self: self.present)
-    @rule(which=numbers)
-    def take_away(self, which: int) -> None:
-        digest = sorted(self.present)[which % len(self.present)]
-        self.path(digest).unlink()
-        self.present.remove(digest)
-
-    @precondition(lambda self: self.present)
-    @rule(which=numbers)
-    def cut_short(self, which: int) -> None:
+    def cut_short(self, digest: Digest) -> None:
         """With all the links that it has."""
-        digest = sorted(self.present)[which % len(self.present)]
         path = self.path(digest)
-        if not BYTES[digest]:
-            return
         path.chmod(0o600)
         os.truncate(path, len(BYTES[digest]) - 1)
         path.chmod(0o400)
@@ -236,7 +235,7 @@ class Model(RuleBasedStateMachine):
         self.cut.add(digest)
 
     @precondition(lambda self: self.present or self.records)
-    @rule(ages_s=st.lists(st.sampled_from(AGES_S), min_size=1, max_size=9))
+    @rule(ages_s=ages)
     def grow_old(self, ages_s: list[int]) -> None:
         paths = [
             *(self.path(digest) for digest in sorted(self.present | self.cut)),
@@ -255,7 +254,7 @@ class Model(RuleBasedStateMachine):
                 put_object(self.store, digest, way)
                 return
             with self.store.leased("a build") as leased:
-                for each in self.present:
+                for each in sorted(self.present):
                     leased.has(OBJECTS[each])
                 put_object(leased, digest, way)
 
@@ -264,29 +263,23 @@ class Model(RuleBasedStateMachine):
         if self.store.has(OBJECTS[digest]):
             self.came(digest)
 
-    @rule(key=st.sampled_from(KEYS), record=records, count=st.integers(1, 3))
-    def crash_while_recording(self, key: Digest, record: Record, count: int) -> None:
-        crash(lambda: self.store.put_record(key, record), count)
+    @rule(key=st.sampled_from(KEYS), record=records, which=numbers, count=st.integers(1, 3))
+    def crash_in_something_small(self, key: Digest, record: Record, which: int, count: int) -> None:
+        path = self.new_owner()
+        if which % 3 == 0 and self.present:
+            digest = sorted(self.present)[which % len(self.present)]
+            crash(lambda: self.store.link(OBJECTS[digest], path), 1)
+            self.owned[path] = digest
+        elif which % 3 == 1 and self.owned:
+            owner, digest = list(self.owned.items())[which % len(self.owned)]
+            crash(lambda: self.store.adopt(owner, OBJECTS[digest]), 1)
+            if self.store.has(OBJECTS[digest]):
+                self.came(digest)
+        else:
+            crash(lambda: self.store.put_record(key, record), count)
+            if self.store.find_record(key) == record:
+                self.records[key] = record
         self.reopen()
-        if self.store.find_record(key) == record:
-            self.records[key] = record
-
-    @precondition(lambda self: self.present)
-    @rule(which=numbers)
-    def crash_while_linking(self, which: int) -> None:
-        digest, path = sorted(self.present)[which % len(self.present)], self.new_owner()
-        crash(lambda: self.store.link(OBJECTS[digest], path), 1)
-        self.reopen()
-        self.owned[path] = digest
-
-    @precondition(lambda self: self.owned)
-    @rule(which=numbers)
-    def crash_while_adopting(self, which: int) -> None:
-        path, digest = list(self.owned.items())[which % len(self.owned)]
-        crash(lambda: self.store.adopt(path, OBJECTS[digest]), 1)
-        self.reopen()
-        if self.store.has(OBJECTS[digest]):
-            self.came(digest)
 
     @rule(policy=policies, count=st.integers(1, 20))
     def crash_while_collecting(self, policy: Policy, count: int) -> None:
@@ -392,84 +385,9 @@ class Model(RuleBasedStateMachine):
             needed |= {digest for key in more for digest in self.records[key].inputs.values()}
 
 
-def find_free(policy: Policy, seen: dict[Digest, Seen]) -> dict[Digest, Seen]:
-    """What may go at all."""
-    return {
-        digest: each
-        for digest, each in seen.items()
-        if not each.is_owned and not each.is_leased and get_age_s(each.used_at) >= policy.young_s
-    }
-
-
-def check_choice(policy: Policy, seen: dict[Digest, Seen], dropped: set[Digest], collected: Collection) -> None:
-    """Nothing went that must not, everything that had to, the oldest first, and no more than needed."""
-    free = find_free(policy, seen)
-    assert dropped <= free.keys()
-    aged = {
-        digest
-        for digest, each in free.items()
-        if policy.older_than_s is not None and get_age_s(each.used_at) >= policy.older_than_s
-    }
-    assert aged <= dropped
-    own_bytes = sum(each.size_bytes for each in seen.values() if not each.is_owned)
-    left_bytes = own_bytes - sum(free[digest].size_bytes for digest in dropped)
-    assert collected.own_bytes == left_bytes
-    assert sum(each.count for each in collected.kept) == len(seen) - len(dropped)
-    for_size = sorted(dropped - aged, key=lambda digest: (free[digest].used_at, digest))
-    target_bytes = own_bytes
-    if policy.max_bytes is not None and own_bytes > policy.max_bytes:
-        target_bytes = policy.max_bytes if policy.enough_bytes is None else policy.enough_bytes
-        assert left_bytes <= target_bytes or dropped == free.keys()
-    if for_size:
-        assert left_bytes + free[for_size[-1]].size_bytes > target_bytes
-        used_last = free[for_size[-1]].used_at
-        assert all(each.used_at >= used_last for digest, each in free.items() if digest not in dropped)
-
-
-def get_age_s(moment: float) -> float:
-    return max(0.0, time.time() - moment)
-
-
 def is_same(path: Path, other: Path) -> bool:
     return path.exists() and path.samefile(other)
 
 
-def put_object(store: Store, digest: Digest, way: str) -> None:
-    data = BYTES[digest]
-    if way == "bytes":
-        made = store.put_bytes(data)
-    elif way == "stream":
-        made = store.put_stream(io.BytesIO(data))
-    else:
-        with store.temporary_dir() as folder:
-            (folder / "made").write_bytes(data)
-            made = store.put_file(folder / "made")
-    assert made == OBJECTS[digest]
-
-
-def crash(work: Callable[[], object], count: int) -> None:
-    """Do it in a child that is killed when it comes by the `count`th place, or comes to its end before."""
-    child = os.fork()
-    if child == 0:
-        left = count
-
-        def on(_: Point) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        status = 1
-        try:
-            trace.on_point = on
-            work()
-            status = 0
-        finally:
-            # Nothing of the parent's is to be ended here.
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL), status
-
-
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=120, stateful_step_count=40, derandomize=True)
+TestModel.settings = settings(max_examples=180, stateful_step_count=40, derandomize=True)

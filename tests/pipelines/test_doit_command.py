@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,13 @@ _CHECKOUT = Path(__file__).parents[2]
 _DOIT = Path(sys.executable).with_name("doit")
 
 
-def _doit(tmp_path: Path, word: str, *more: str) -> subprocess.CompletedProcess[str]:
-    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+def _doit(tmp_path: Path, word: str, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "HOME": str(tmp_path),
+        "PATH": "/usr/bin:/bin",
+        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+        **variables,
+    }
     # A network namespace without any interface that is up: nothing outside can be asked.
     offline = ["unshare", "--map-root-user", "--net"]
     return subprocess.run(
@@ -43,3 +49,13 @@ def test_doit_knows_what_is_not_built(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     statuses = {line.split()[1]: line.split()[0] for line in done.stdout.splitlines() if line.strip()}
     assert statuses["rootfs:debian-bookworm"] == "R"
+
+
+def test_doit_holds_what_it_uses_until_it_ends_and_leaves_nothing(tmp_path: Path) -> None:
+    leases = tmp_path / ".cache/banger/leases"
+    done = _doit(tmp_path, "list", "--all", BANGER_KILL_AT="lease-made")
+    assert done.returncode == -signal.SIGKILL, "it took no lease"
+    assert len(list(leases.iterdir())) == 1
+    done = _doit(tmp_path, "list", "--all")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(leases.iterdir()) == []
