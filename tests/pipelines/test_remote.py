@@ -41,8 +41,7 @@ class Told(Silent):
     """What was fetched, and the notes."""
 
     def __init__(self) -> None:
-        self.fetches: list[str] = []
-        self.notes: list[str] = []
+        self.fetches, self.notes = list[str](), list[str]()
 
     def fetched(self, step: str, duration_s: float, size_bytes: int) -> None:
         self.fetches.append(step)
@@ -244,13 +243,13 @@ def test_an_answer_that_is_out_of_date_is_asked_for_again(homes: Homes) -> None:
 
 
 class Stopping(RegistryCache):
-    """Its registry stops just before something is fetched for the first time."""
+    """Its registry stops just before something is fetched."""
 
     stop: Callable[[], None]
     guard = threading.Lock()
 
     def fetch(self, key: Digest, record: Record, outputs: Collection[str], tell: Tell) -> bool:
-        with self.guard:  # who comes while it is being stopped waits for that
+        with self.guard:  # others wait until it has stopped
             type(self).stop()
         return super().fetch(key, record, outputs, tell)
 
@@ -329,16 +328,14 @@ def _push_as(homes: Homes, key: Digest, record: Record, packed: bytes | None = N
 
 
 def _get_last(homes: Homes) -> tuple[Digest, Record]:
-    [found] = [(key, record) for key, record in read_records(homes.a.store) if record.step == "c"]
-    return found
+    return next((key, record) for key, record in read_records(homes.a.store) if record.step == "c")
 
 
 @pytest.mark.parametrize(
     ("size_bytes", "packed", "why"),
     [
         (100_000, zstandard.compress(bytes(200_000_000)), "unpacks to more"),
-        (100_000, zstandard.compress(bytes(99_999)), "does not unpack to"),
-        (100_000, zstandard.compress(bytes(100_000)), "does not unpack to"),
+        *((100_000, zstandard.compress(bytes(size)), "does not unpack to") for size in (99_999, 100_000)),
         (100_000, zstandard.compress(os.urandom(50_000))[:-100], "does not unpack to"),
         (100_000, b"not compressed", "is damaged"),
         (100, os.urandom(200), "of another type or size"),
