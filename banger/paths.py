@@ -7,9 +7,12 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from banger.errors import BangerError, Reason
-from catalog.local import Names
+
+if TYPE_CHECKING:
+    from catalog.local import Names
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,14 @@ class Paths:
 
     @property
     def images(self) -> Names:
+        from catalog.local import Names  # with the store, which Tab and `vm list` do without
+
         return Names(self.state / "images", "image")
 
     @property
     def kernels(self) -> Names:
+        from catalog.local import Names
+
         return Names(self.state / "kernels", "kernel")
 
     @property

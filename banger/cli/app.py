@@ -25,11 +25,11 @@ from banger.settings import (
     load_settings,
 )
 from banger.sizes import format_bytes, format_mib, parse_mib
-from cache import Store
 
 if TYPE_CHECKING:
     from banger.machine.machines import Machines
     from banger.machine.sandbox import Order
+    from cache import Store
     from pipelines.reporter import Reporter
     from pipelines.targets import Targets
 
@@ -61,6 +61,8 @@ class App:
     @cached_property
     def whole_store(self) -> Store:
         """For looking at it and tidying it."""
+        from cache import Store
+
         return Store.open(self.paths.store)
 
     def _tidy_cache(self) -> None:
