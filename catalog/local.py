@@ -68,7 +68,7 @@ class Named:
                     if error.reason not in (Reason.CORRUPT, Reason.NOT_FOUND):
                         raise
                     raise BangerError(
-                        f"the {self.what} {self.name!r} is damaged: its {role} is not what it was",
+                        f"the {self.what} {self.name!r} is damaged: its file {role!r} is not what it was",
                         reason=Reason.CORRUPT,
                         hint=tell_remake(self.what, self.name, self.details),
                     ) from error

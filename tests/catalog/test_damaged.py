@@ -53,7 +53,7 @@ def test_what_a_damaged_name_gives_back_is_refused_with_what_to_do(
     with pytest.raises(BangerError) as caught:
         made.restore(store)
     assert caught.value.reason is Reason.CORRUPT
-    assert caught.value.message == f"the image 'box' is damaged: its {role} is not what it was"
+    assert caught.value.message == f"the image 'box' is damaged: its file {role!r} is not what it was"
     assert caught.value.hint == "banger image build box"
     assert not store.has(made.files[role])
     assert store.find_record(_KEY) is None, "a record is a promise about all of its outputs"

@@ -156,7 +156,7 @@ def test_a_damaged_image_is_never_used_and_who_tries_is_told_what_to_do(
     with pytest.raises(BangerError) as caught:
         _use(targets)
     assert caught.value.reason is Reason.CORRUPT
-    assert caught.value.message == f"the image 'mine' is damaged: its {role} is not what it was"
+    assert caught.value.message == f"the image 'mine' is damaged: its file {role!r} is not what it was"
     assert caught.value.hint == "banger image build mine"
     assert not targets.store.has(named.files[role])
 
