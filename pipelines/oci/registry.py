@@ -84,17 +84,21 @@ class RegistrySource:
         *,
         environment: Mapping[str, str] = os.environ,
         patience: Patience = PATIENCE,
+        access: type[Access] = Access,
     ) -> None:
         self._reference = reference
         self.patience = patience
         by_host = {normalise_host(host): each for host, each in (options or {}).items()}
-        self._web = Web(reference.registry, by_host, environment)
+        self._web = self._make_web(reference.registry, by_host, environment)
         known = by_host.get(normalise_host(reference.registry))
-        self._access = Access(
+        self._access = access(
             reference,
             lambda: find_credentials(reference.registry, environment, repository=reference.repository, options=known),
             self._web.exchange,
         )
+
+    def _make_web(self, registry: str, options: Mapping[str, RegistryOptions], environment: Mapping[str, str]) -> Web:
+        return Web(registry, options, environment)
 
     @property
     def reference(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from banger.errors import BangerError, Reason
-from pipelines.oci.credentials import Access, Credentials, find_credentials, normalise_host
+from pipelines.oci.credentials import Access
 from pipelines.oci.reference import Reference
 from pipelines.oci.registry import Form, RegistryOptions, RegistrySource, Web
 from pipelines.oci.retry import PATIENCE, Patience, origin_of
@@ -38,6 +38,8 @@ class Waits:
 class Repository(RegistrySource):
     """A repository of which more than one tag is read, over one connection and with waits of its own."""
 
+    _web: TimedWeb
+
     def __init__(
         self,
         reference: Reference,
@@ -48,15 +50,13 @@ class Repository(RegistrySource):
         waits: Waits | None = None,
         access: type[Access] = Access,
     ) -> None:
-        super().__init__(reference, options, environment=environment, patience=patience)
-        by_host = {normalise_host(host): each for host, each in options.items()}
-        self._web: TimedWeb = TimedWeb(reference.registry, by_host, environment, waits or Waits())
-        known = by_host.get(normalise_host(reference.registry))
+        self._waits = waits or Waits()
+        super().__init__(reference, options, environment=environment, patience=patience, access=access)
 
-        def find() -> Credentials | None:
-            return find_credentials(reference.registry, environment, repository=reference.repository, options=known)
-
-        self._access = access(reference, find, self._web.exchange)
+    def _make_web(
+        self, registry: str, options: Mapping[str, RegistryOptions], environment: Mapping[str, str]
+    ) -> TimedWeb:
+        return TimedWeb(registry, options, environment, self._waits)
 
     @property
     def repository(self) -> str:
