@@ -12,7 +12,7 @@ from pathlib import Path
 
 from banger.network.bridge import ensure_bridge
 from banger.network.firewall import admit, check_firewall, expel
-from banger.network.link import write_sysctl
+from banger.network.link import ensure_neighbour, remove_neighbour, write_sysctl
 from banger.network.network_lock import network_locked
 from banger.network.subnet import Subnet
 from banger.network.tap import check_tap_owner, ensure_tap, have_other_owner, remove_tap
@@ -29,6 +29,9 @@ def attach(subnet: Subnet, address: IPv4Address, *, nat: bool, owner_uid: int) -
         ensure_bridge(subnet)
         admit(subnet, address, nat=nat)
         ensure_tap(subnet, address, owner_uid)
+        # The address may have been another guest's a moment ago, which the host may still be asking for: its question
+        # running out would refuse a connection to the new guest ("No route to host").
+        ensure_neighbour(subnet.bridge, address, subnet.mac_of(address))
         if nat:
             # For the whole host: answers from outside arrive by another interface, and must be forwarded too.
             write_sysctl(_IP_FORWARD, "1")
@@ -43,4 +46,5 @@ def detach(subnet: Subnet, address: IPv4Address, *, owner_uid: int) -> None:
     with network_locked():
         if not have_other_owner(subnet, address, owner_uid):
             remove_tap(subnet, address)
+            remove_neighbour(subnet.bridge, address)
             expel(subnet, address)

@@ -15,13 +15,14 @@ import errno
 import socket
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, Literal
 
 from banger.errors import BangerError, Reason
 
 _MAIN_TABLE = 254
+_NUD_PERMANENT = 0x80  # <linux/neighbour.h>
 _DUMP_TRIES = 10
 
 
@@ -113,6 +114,20 @@ def ensure_isolated_port(name: str, bridge: str) -> None:
         index = _get_index(name)
         netlink.link("set", index=index, master=_get_index(bridge))
         netlink.brport("set", index=index, isolated=1)
+
+
+def ensure_neighbour(name: str, address: IPv4Address, mac: str) -> None:
+    """The host knows who has this address there, and asks nobody; what it believed before is forgotten."""
+    with _netlink(f"note that {address} is {mac}") as netlink:
+        netlink.neigh("replace", ifindex=_get_index(name), dst=str(address), lladdr=mac, state=_NUD_PERMANENT)
+
+
+def remove_neighbour(name: str, address: IPv4Address) -> None:
+    """The host knows nobody of this address there; it may not have known."""
+    index = _find_index(name)
+    if index is not None:
+        with _netlink(f"forget who has {address}", forgive={errno.ENOENT, errno.ENODEV}) as netlink:
+            netlink.neigh("del", ifindex=index, dst=str(address))
 
 
 def remove_link(name: str) -> None:

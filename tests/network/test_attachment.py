@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -97,6 +98,24 @@ def test_the_taps_on_a_host_can_be_listed(host):
     host.connect("172.16.0.200", "172.16.0.5")
     code = "from banger.network import *\nprint(*list_taps(DEFAULT_SUBNET))"
     assert host.python(code).stdout.split() == ["172.16.0.5", "172.16.0.200"]
+
+
+def test_a_host_knows_a_machine_s_mac_and_asks_nobody(host):
+    def neighbours():
+        return [(entry["dst"], entry.get("lladdr"), entry["state"]) for entry in host.json("ip", "-j", "neigh")]
+
+    host.connect("172.16.0.5", "172.16.0.6")
+    host.disconnect("172.16.0.5")
+    other = ("172.16.0.6", DEFAULT_SUBNET.mac_of(IPv4Address("172.16.0.6")), ["PERMANENT"])
+    assert neighbours() == [other]
+    # A connection to who has gone: the host asks who has the address now, for three seconds.
+    host.run("bash", "-c", "timeout 0.2 bash -c ': >/dev/tcp/172.16.0.5/22'", check=False)
+    assert ("172.16.0.5", None, ["INCOMPLETE"]) in neighbours()
+    host.connect("172.16.0.5")
+    mine = ("172.16.0.5", DEFAULT_SUBNET.mac_of(IPv4Address("172.16.0.5")), ["PERMANENT"])
+    assert sorted(neighbours()) == [mine, other]
+    host.disconnect("172.16.0.5", "172.16.0.5")
+    assert neighbours() == [other]
 
 
 @pytest.mark.parametrize("round_", range(2))
