@@ -22,8 +22,7 @@ LOOPBACK = "127.0.0.1"
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_a_port_in_use_is_refused_with_the_name_of_who_has_it(kind: int, family: int) -> None:
-    with socket.socket(family, kind) as taken, socket.socket(socket.AF_INET, other_kind(kind)) as free:
-        taken.bind(("::" if family == socket.AF_INET6 else LOOPBACK, 0))
+    with take_port(family, kind) as taken, socket.socket(socket.AF_INET, other_kind(kind)) as free:
         if kind == socket.SOCK_STREAM:
             taken.listen()
         port = taken.getsockname()[1]
@@ -40,6 +39,20 @@ def test_a_port_in_use_is_refused_with_the_name_of_who_has_it(kind: int, family:
         assert "dns.listen" in refused.value.hint
         # Both or none: the other one was not kept.
         free.bind((LOOPBACK, port))
+
+
+def take_port(family: int, kind: int) -> socket.socket:
+    """A port that nobody has of the other kind: other tests' connections have ports, too."""
+    while True:
+        taken = socket.socket(family, kind)
+        taken.bind(("::" if family == socket.AF_INET6 else LOOPBACK, 0))
+        with socket.socket(socket.AF_INET, other_kind(kind)) as probe:
+            try:
+                probe.bind((LOOPBACK, taken.getsockname()[1]))
+            except OSError:
+                taken.close()
+                continue
+        return taken
 
 
 def other_kind(kind: int) -> int:
