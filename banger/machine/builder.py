@@ -28,7 +28,7 @@ from banger.sizes import format_bytes
 from banger.vmm import process as processes
 from banger.vmm.monitor import Choice, Monitor, choose_monitor
 from banger.vmm.process import ProcessId
-from banger.vmm.spec import Drive, MachineSpec, Nic
+from banger.vmm.spec import GUEST_WORDS, Drive, MachineSpec, Nic
 from pipelines.builder import Guest, find_last_line
 
 _LOOK_S = 0.2
@@ -99,9 +99,7 @@ def plan_spec(machines: Machines, machine: Machine, guest: Guest, monitor: Monit
             *monitor.kernel_words(),
             # What is printed belongs to the step, but for errors.
             "loglevel=4",
-            "net.ifnames=0",
-            "apparmor=0",
-            "selinux=0",
+            *GUEST_WORDS,
             f"banger.build={guest.task}",
             f"banger.off={monitor.power_off_word}",
             *(connected if guest.network else ()),

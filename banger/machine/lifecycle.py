@@ -29,7 +29,7 @@ from banger.machine.record import Machine, State, Wish
 from banger.paths import ensure_private
 from banger.vmm import process as processes
 from banger.vmm.monitor import Choice, Monitor, choose_monitor, get_monitor
-from banger.vmm.spec import Drive, MachineSpec, Nic
+from banger.vmm.spec import GUEST_WORDS, Drive, MachineSpec, Nic
 from banger.workspace.shipment import Shipment
 from cache import Object, Store
 from pipelines.apt import Mirrors
@@ -162,10 +162,7 @@ def plan_spec(machines: Machines, machine: Machine, monitor: Monitor) -> Machine
             *monitor.kernel_words(),
             # The kernel's notices and worse go to the log; its chatter would cost time on a serial port.
             "loglevel=6",
-            "net.ifnames=0",
-            # Docker refuses to start containers where the kernel has AppArmor and the image lacks its programs.
-            "apparmor=0",
-            "selinux=0",
+            *GUEST_WORDS,
             # Nobody can log in there; an image without udev would wait 90 s for the port (systemd-getty-generator(8)).
             "systemd.getty_auto=no",
             f"banger.address={machine.address}/{subnet.network.prefixlen}",

@@ -8,6 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+# For the kernel of every guest, whatever it is for and whatever runs it.
+GUEST_WORDS = (
+    "net.ifnames=0",
+    # Docker refuses to start containers where the kernel has AppArmor and the image lacks its programs.
+    "apparmor=0",
+    "selinux=0",
+    # Ciphers that the distribution has tested are not tested again at each start.
+    "cryptomgr.notests",
+)
+
 
 @dataclass(frozen=True)
 class Drive:
