@@ -18,6 +18,8 @@ from banger.run import child_environment
 
 _ANSWER_S = 2.0
 _START_S = 10.0
+# For how long one that holds the lock may not answer: it may have begun just now, or begin again.
+_BEGIN_S = 3.0
 _POLL_S = 0.02
 
 
@@ -91,17 +93,24 @@ def stop(paths: Paths) -> bool:
         return False
     from banger.vmm.process import identify, wait_gone
 
-    try:
-        process = identify(ask(paths, "stop")["pid"])
-    except BangerError as error:
-        if error.reason is not Reason.UNAVAILABLE:
-            raise
-        pid = place.find_holder()
-        if pid is None:
-            return False
-        raise BangerError(
-            f"bangerd (pid {pid}) does not answer", reason=Reason.UNAVAILABLE, hint=f"kill {pid}; machines go on"
-        ) from error
+    deadline = time.monotonic() + _BEGIN_S
+    while True:
+        try:
+            process = identify(ask(paths, "stop")["pid"])
+            break
+        except BangerError as error:
+            if error.reason is not Reason.UNAVAILABLE:
+                raise
+            pid = place.find_holder()
+            if pid is None:
+                return False
+            if time.monotonic() > deadline:
+                raise BangerError(
+                    f"bangerd (pid {pid}) does not answer",
+                    reason=Reason.UNAVAILABLE,
+                    hint=f"kill {pid}; machines go on",
+                ) from error
+            time.sleep(_POLL_S)
     if process is not None and not wait_gone(process, _START_S):
         raise BangerError("bangerd does not end", reason=Reason.TIMEOUT, hint=f"kill {process.pid}")
     return True

@@ -187,6 +187,8 @@ class Daemon:
         return answers[do]()
 
     def _stop(self) -> dict[str, object]:
+        # It may be about to begin again.
+        self._again = False
         self._ending.set()
         return {"pid": os.getpid()}
 

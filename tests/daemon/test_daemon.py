@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,23 @@ def test_it_begins_again_when_the_configuration_is_another(daemon: Daemon) -> No
     # The same process, another program in it.
     wait_until(lambda: daemon.log().count(f"pid {pid})") == 2)
     wait_until(lambda: daemon.banger("daemon", "status").returncode == 0)
+
+
+def test_one_that_begins_again_can_be_stopped_at_any_moment(daemon: Daemon) -> None:
+    config = daemon.paths.config / "config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    for number, pause_s in enumerate((0.0, 0.05, 0.1, 0.2)):
+        pid = daemon.start()["pid"]
+        config.write_text(f'auto_stop_stale_after = "{number + 2}h"\n')
+        said = daemon.log().count("beginning again")
+        wait_until(lambda said=said: daemon.log().count("beginning again") > said)  # type: ignore[misc]
+        time.sleep(pause_s)
+        # Its lock tells all the while that it is there.
+        assert daemon.place.find_holder() == pid
+        stopped = daemon.banger("daemon", "stop")
+        assert (stopped.returncode, stopped.stderr) == (0, "")
+        assert identify(pid) is None
+        assert not daemon.place.socket.exists()
 
 
 def test_what_is_no_request_gets_a_refusal_and_the_connection_goes_on(daemon: Daemon) -> None:
