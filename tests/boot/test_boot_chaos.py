@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import tarfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from banger.network import DEFAULT_SUBNET
+from tests.boot.bare import register_bare
 from tests.boot.host import Home, Host, processes_with
-from tests.boot.test_boot_bare import register
 
 _ROUNDS = 40
 _NAMES = ("one", "two", "three", "four")
@@ -115,11 +114,8 @@ class Chaos:
 
 
 @pytest.fixture
-def chaos(host: Host, clean_home: Home, tmp_path: Path) -> Iterator[Chaos]:
-    tar = tmp_path / "bare.tar"
-    with tarfile.open(tar, "w") as archive:
-        archive.add("/usr/bin/busybox", "bin/busybox")
-    register(clean_home, "bare", tar)
+def chaos(host: Host, clean_home: Home) -> Iterator[Chaos]:
+    register_bare(clean_home)
     clean_home.environment["BANGER_DAEMON_AUTOSTART"] = "true"
     # Of one seed, so that what failed can be looked at again.
     made = Chaos(host, clean_home, random.Random(20))

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.boot.bare import register_bare
 from tests.boot.host import OUTSIDE_ADDRESS, Home, Host, link_home, run
-from tests.boot.test_boot_bare import register
 
 NAME = "lively"
 _BUSYBOX = "/run/banger/bin/busybox"
@@ -29,10 +28,7 @@ def home(built: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home
     root = tmp_path_factory.mktemp("life")
     made = Home(root)
     link_home(built, made)
-    tar = root / "bare.tar"
-    with tarfile.open(tar, "w") as archive:
-        archive.add("/usr/bin/busybox", "bin/busybox")
-    register(made, "bare", tar)
+    register_bare(made)
     made.environment["BANGER_DAEMON_AUTOSTART"] = "true"
     yield made
     run("rm", "-rf", str(made.runtime))

@@ -12,8 +12,15 @@ from pathlib import Path
 import pytest
 
 from banger.vmm.process import identify
+from tests.boot.bare import register_bare
 from tests.boot.host import Home, Host, events, processes_with
 from tests.boot.test_boot_machine import talk
+
+
+@pytest.fixture(scope="module")
+def small(host: Host) -> list[str]:
+    """Words for a machine of little: what is asked here of most is not about the image."""
+    return ["--image", register_bare(host.home), "--memory", "256M"]
 
 
 def test_rm_leaves_nothing_and_passes_the_status_on(host: Host) -> None:
@@ -36,9 +43,9 @@ def test_the_second_run_finds_every_step_cached_but_the_machine(host: Host) -> N
     host.assert_nothing_left()
 
 
-def test_four_machines_at_once_each_have_an_address(host: Host) -> None:
+def test_four_machines_at_once_each_have_an_address(host: Host, small: list[str]) -> None:
     names = [f"four-{number}" for number in range(4)]
-    running = [host.start("vm", "run", "--detach", "--memory", "512M", "--name", name) for name in names]
+    running = [host.start("vm", "run", "--detach", *small, "--name", name) for name in names]
     for process, name in zip(running, names, strict=True):
         output, said = process.communicate(timeout=400)
         assert (process.returncode, output) == (0, f"{name}\n".encode()), said.decode()
@@ -56,8 +63,8 @@ def test_four_machines_at_once_each_have_an_address(host: Host) -> None:
     host.assert_nothing_left()
 
 
-def test_leaving_the_shell_leaves_the_machine_and_says_how_to_end_it(host: Host) -> None:
-    output, status = talk(host, ["vm", "run", "--name", "left"], b"exit 3\n")
+def test_leaving_the_shell_leaves_the_machine_and_says_how_to_end_it(host: Host, small: list[str]) -> None:
+    output, status = talk(host, ["vm", "run", *small, "--name", "left"], b"exit 3\n")
     assert status == 3
     assert "banger vm stop left" in output
     assert "banger vm delete left" in output
@@ -67,8 +74,10 @@ def test_leaving_the_shell_leaves_the_machine_and_says_how_to_end_it(host: Host)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_the_command_deletes_an_rm_machine(host: Host, number: signal.Signals) -> None:
-    process = host.start("vm", "run", "--rm", "--name", "cut", "--", "sh", "-c", "echo ready; sleep 600")
+def test_a_signal_during_the_command_deletes_an_rm_machine(
+    host: Host, small: list[str], number: signal.Signals
+) -> None:
+    process = host.start("vm", "run", "--rm", *small, "--name", "cut", "--", "sh", "-c", "echo ready; sleep 600")
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(number)

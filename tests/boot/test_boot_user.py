@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from banger.network.privileges import plan_helper
+from tests.boot.bare import register_bare
 from tests.boot.host import Home, Host, run
-from tests.boot.test_boot_bare import register
 from tests.ordinary_user import UID, become_user
 
 _HELPER_ONLY = f"lab ALL=(root) NOPASSWD: {' '.join(plan_helper())} *"
@@ -67,12 +66,9 @@ def home() -> Iterator[Home]:
 def test_the_quick_start_needs_no_right_but_the_network_helper(
     host: Host, built: Home, home: Home, tmp_path: Path
 ) -> None:
-    tar = tmp_path / "bare.tar"
-    with tarfile.open(tar, "w") as archive:
-        archive.add("/usr/bin/busybox", "bin/busybox")
     # A copy: a hard link would still be root's.
     shutil.copytree(built.state / "kernels", home.state / "kernels")
-    register(home, "bare", tar)
+    register_bare(home)
     for folder in (home.root, home.runtime):
         run("chown", "-R", str(UID), str(folder))
     (tmp_path / "lab").mkdir()
