@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.oci.registries import Authority, Registry, TokenServer, make_authority, make_layer, run_registry
-from tests.oci.team import Team
+from tests.oci.team import Team, make_keys
 from tests.oci.user import User
 
 
@@ -93,8 +93,18 @@ def make_team(tmp_path: Path, publish_once: Callable[[str, str], Path]) -> Itera
         yield make
 
 
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the keys of a team."""
+    folder = tmp_path_factory.mktemp("keys")
+    make_keys(folder, "team")
+    return folder
+
+
 @pytest.fixture
-def team(tmp_path: Path) -> Iterator[Team]:
+def team(tmp_path: Path, keys: Path) -> Iterator[Team]:
     """With a registry that no other test has seen."""
+    for key in keys.iterdir():
+        shutil.copy(key, tmp_path)
     with run_registry(tmp_path / "registry") as registry:
         yield Team(registry, tmp_path)

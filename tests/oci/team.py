@@ -84,9 +84,7 @@ class Team:
         return User(self.folder / f"home-{name}")
 
     def make_keys(self, name: str) -> None:
-        words = ["cosign", "generate-key-pair", "--output-key-prefix", name]
-        environment = {**os.environ, "COSIGN_PASSWORD": PASSWORD}
-        subprocess.run(words, cwd=self.folder, env=environment, check=True, capture_output=True)
+        make_keys(self.folder, name)
 
     def build(self, name: str, content: bytes, user: User | None = None) -> None:
         """A small image; of equal content, equal bytes."""
@@ -164,6 +162,12 @@ class Team:
                 pusher.push_blob(digest, len(content), lambda content=content: io.BytesIO(content))  # type: ignore[misc]
             media_type = "application/vnd.oci.image.manifest.v1+json"
             pusher.push_manifest(manifest, media_type, f"{self.place}/{reference}")
+
+
+def make_keys(folder: Path, name: str) -> None:
+    words = ["cosign", "generate-key-pair", "--output-key-prefix", name]
+    environment = {**os.environ, "COSIGN_PASSWORD": PASSWORD}
+    subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True)
 
 
 def register_kernel(user: User, name: str, content: bytes = b"") -> None:
