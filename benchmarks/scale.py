@@ -8,15 +8,14 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
 
 from common import describe, describe_machine, host
 
+from tests.boot.bare import register_bare
 from tests.boot.host import Home, Host, link_home
-from tests.boot.test_boot_bare import register
 
 _RECORDS, _RUNNING = 30, 8
 _RATE, _SECONDS = 200, 10
@@ -49,10 +48,7 @@ def timed(machine: Host, *words: str) -> float:
 def make_home(machine: Host, root: Path) -> Home:
     home = Home(root)
     link_home(machine.home, home)
-    tar = root / "bare.tar"
-    with tarfile.open(tar, "w") as archive:
-        archive.add("/usr/bin/busybox", "bin/busybox")
-    register(home, "bare", tar)
+    register_bare(home)
     home.environment["BANGER_DAEMON_AUTOSTART"] = "true"
     return home
 

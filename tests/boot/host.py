@@ -47,11 +47,11 @@ class Home:
 
     @property
     def store(self) -> Path:
-        return self.root / "cache/banger"
+        return Path(self.environment["XDG_CACHE_HOME"]) / "banger"
 
     @property
     def state(self) -> Path:
-        return self.root / "state/banger"
+        return Path(self.environment["XDG_STATE_HOME"]) / "banger"
 
     def manifest(self, kind: str, name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.state / kind / name / "manifest.json").read_text())
