@@ -18,11 +18,15 @@ import pytest
 
 from tests.boot.host import DOIT, REPOSITORY, Home, Host, link_home, namespaces
 
+_BUILD_S = 900
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in Path(str(item.path)).parents:
             item.add_marker(pytest.mark.slow)
+            # The first of them waits for the image, whose packages come from a mirror that may be slow.
+            item.add_marker(pytest.mark.timeout(_BUILD_S + 600))
             if os.geteuid() != 0:
                 item.add_marker(pytest.mark.skip(reason="network namespaces need root"))
 
@@ -57,7 +61,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 def _build(home: Home) -> None:
     """Whoever comes second waits for the first, and finds everything there."""
     done = subprocess.run(
-        [DOIT, "image", "kernel"], cwd=REPOSITORY, env=home.environment, capture_output=True, timeout=900, check=False
+        [DOIT, "image", "kernel"],
+        cwd=REPOSITORY,
+        env=home.environment,
+        capture_output=True,
+        timeout=_BUILD_S,
+        check=False,
     )
     shutil.rmtree(home.runtime)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
