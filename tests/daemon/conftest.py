@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from banger.machine.record import Machine, Records, Wish
 from banger.network import DEFAULT_SUBNET
 from banger.paths import Paths
 from banger.vmm.process import ProcessId, identify, identify_self
+from tests.ports import find_free_port
 
 _BIN = Path(sys.executable).parent
 _PATIENCE_S = 20.0
@@ -131,10 +131,7 @@ def dead_process() -> ProcessId:
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """It is not running yet."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    made = Daemon(tmp_path, port)
+    made = Daemon(tmp_path, find_free_port())
     try:
         yield made
     finally:

@@ -28,6 +28,7 @@ from typing import Any
 
 from banger.run import run, shielded, start
 from pipelines.oci.registry import RegistryOptions
+from tests.ports import find_free_port
 
 USERNAME, PASSWORD = "alice", "correct horse"
 
@@ -77,12 +78,6 @@ def make_authority(folder: Path) -> Authority:
         + ["-CAcreateserial", "-extfile", str(folder / "names"), "-out", str(certificate)]
     )
     return Authority(ca, certificate, key)
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ from pipelines.oci.push import Pusher, open_pusher
 from pipelines.oci.reference import parse_reference
 from pipelines.oci.repository import Waits
 from pipelines.oci.retry import Patience
-from tests.oci.registries import PASSWORD, USERNAME, Quiet, Registry, TokenServer, find_free_port, make_authority, serve
+from tests.oci.registries import PASSWORD, USERNAME, Quiet, Registry, TokenServer, make_authority, serve
+from tests.ports import find_free_port
 
 QUICK = Patience(attempts=3, first_s=0.005, longest_s=0.02)
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

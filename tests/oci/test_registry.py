@@ -27,12 +27,12 @@ from tests.oci.registries import (
     Authority,
     Quiet,
     Registry,
-    find_free_port,
     make_authority,
     make_layer,
     make_layout,
     serve,
 )
+from tests.ports import find_free_port
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 QUICK = Patience(attempts=4, first_s=0.01, longest_s=0.05)
