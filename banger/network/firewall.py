@@ -15,7 +15,9 @@ Each change is one transaction that also restates the rules, so it needs no stat
 first; sets keep their elements. The tables are called `banger`, in the families `ip` and `bridge`; removing both
 (`nft delete table ip banger`) removes all there is.
 
-Not promised: that another firewall lets through what is accepted here. In nftables a packet must pass every table;
+Not promised: that these tables outlive others' commands. After `nft flush ruleset` (a restart of nftables.service, with
+Debian's own file) guests are held by nothing until the next of them starts: then all are known again, but for their way
+out, which `banger vm set NAME --nat` gives back. Nor that another firewall lets through what is accepted here. In nftables a packet must pass every table;
 where Docker sets the policy of FORWARD to drop, guests need a rule in its chain DOCKER-USER. Nor is the host's
 memory of past connections cleared: an address that is given to a new guest at once can still receive answers meant
 for the old.
@@ -26,6 +28,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from banger.network.subnet import TAP_PREFIX, Subnet
+from banger.network.tap import list_taps
 from banger.run import get_program, run
 
 # `related` is narrowed to the errors of a connection: an ICMP redirect counts as related, too.
@@ -86,10 +89,13 @@ def check_firewall() -> None:
 
 
 def admit(subnet: Subnet, address: IPv4Address, *, nat: bool) -> None:
-    """The rules are in force and know the guest, with or without a way out."""
+    """The rules are in force and know the guest, with or without a way out.
+
+    They know the others too: who has a TAP was admitted, whatever somebody else has done to the tables since.
+    """
     _apply(
         f'add element ip banger bridges {{ "{subnet.bridge}" }}',
-        _add(_guest(subnet, address)),
+        *(_add(_guest(subnet, each)) for each in {address, *list_taps(subnet)}),
         _add(_nat(address)) if nat else _delete(_nat(address)),
     )
 

@@ -62,6 +62,16 @@ def test_the_bridge_keeps_its_mac_while_machines_come_and_go(host):
     assert seen == {DEFAULT_SUBNET.bridge_mac}
 
 
+def test_rules_that_somebody_removed_come_back_for_all_that_are_connected(host):
+    host.connect("172.16.0.5")
+    host.run("nft", "flush", "ruleset")
+    host.connect("172.16.0.6")
+    assert sorted(e["concat"][0] for e in host.elements("guests", "bridge")) == [TAP5, TAP6]
+    assert host.elements("nat") == ["172.16.0.6"]
+    host.connect("172.16.0.5")
+    assert set(host.elements("nat")) == {"172.16.0.5", "172.16.0.6"}
+
+
 def test_disconnecting_removes_exactly_that_machine(host):
     host.connect("172.16.0.5", "172.16.0.6")
     host.disconnect("172.16.0.5")
