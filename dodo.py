@@ -75,18 +75,18 @@ def plan_tasks():
     settings = load_settings(paths)
     store = open_store(paths, settings)
     targets = replace(
-        make_targets(paths, settings, store, Silent()), catalogs=None, remote=make_remote(settings, store, Notes())
+        make_targets(paths, settings, store, Notes()), catalogs=None, remote=make_remote(settings, store, Notes())
     )
-    named = {*(recipe.name for recipe in list_kernel_recipes()), *(each.name for each in paths.kernels.list())}
-    kernels = {name: targets.plan_kernel(name) for name in sorted(named)}
-    names = {*list_recipe_names(), *(each.name for each in paths.images.list()), *find_references()}
-    images = {name: targets.plan_image(name) for name in sorted(names)}
+    named = {*(recipe.name for recipe in list_kernel_recipes()), *(each.name for each in paths.kernels.list(leave_out))}
+    kernels = dict(plan_each(targets.plan_kernel, named))
+    names = {*list_recipe_names(), *(each.name for each in paths.images.list(leave_out)), *find_references()}
+    images = dict(plan_each(targets.plan_image, names))
     published = [(Kind.KERNEL, each) for each in kernels.values()]
     published += [(Kind.IMAGE, each) for each in images.values() if is_word(each.name)]
     nodes = [target.naming for target in (*kernels.values(), *images.values())]
     nodes += [plan_pack(kind, target) for kind, target in published]
     known = set()
-    for task in Graph(store, nodes, Silent(), remote=targets.remote).tasks():
+    for task in Graph(store, nodes, Notes(), remote=targets.remote).tasks():
         known.add(task["name"])
         basename, _, name = task.pop("name").partition(":")
         yield {"basename": basename, "name": name, **task}
@@ -108,6 +108,21 @@ def plan_tasks():
             if f"{noun}:{reference}" not in known:
                 needed = [format_task_name(made_by[noun].name)]
                 yield {"basename": noun, "name": format_task_name(reference), "actions": None, "task_dep": needed}
+
+
+def plan_each(plan, names):
+    """One that is damaged stands in the way of nobody who did not ask for it."""
+    for name in sorted(names):
+        try:
+            yield name, plan(name)
+        except BangerError as error:
+            if any(name in word for word in sys.argv[1:]):
+                raise
+            leave_out(error)
+
+
+def leave_out(error):
+    Notes().note(f"left out: {error.message}")
 
 
 def publish(settings, targets, kind, name, catalogs):
@@ -145,4 +160,4 @@ class Notes(Silent):
     """doit tells of the steps itself."""
 
     def note(self, text):
-        print(text)
+        print(text, file=sys.stderr)

@@ -15,7 +15,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,10 +158,16 @@ class Names:
             )
         return found
 
-    def list(self) -> Iterator[Named]:
-        """Sorted by name."""
+    def list(self, on_damaged: Callable[[BangerError], None] | None = None) -> Iterator[Named]:
+        """Sorted by name. One that cannot be read is an error, or told and left out."""
         for folder in self._list_folders():
-            found = self._read(folder, folder.name)
+            try:
+                found = self._read(folder, folder.name)
+            except BangerError as error:
+                if on_damaged is None:
+                    raise
+                on_damaged(error)
+                continue
             if found is not None:
                 yield found
 

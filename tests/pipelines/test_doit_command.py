@@ -59,3 +59,17 @@ def test_doit_holds_what_it_uses_until_it_ends_and_leaves_nothing(tmp_path: Path
     done = _doit(tmp_path, "list", "--all")
     assert (done.returncode, done.stderr) == (0, "")
     assert list(leases.iterdir()) == []
+
+
+def test_an_image_that_is_damaged_stands_in_the_way_of_itself_only(tmp_path: Path) -> None:
+    folder = tmp_path / ".local/state/banger/images/broken"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{")
+    done = _doit(tmp_path, "list", "--all")
+    assert (done.returncode, "image:broken" in done.stdout) == (0, False), done.stderr
+    assert "left out: the manifest of image 'broken' is damaged" in done.stderr
+    assert "image:debian-bookworm" in done.stdout
+    asked = _doit(tmp_path, "run", "image:broken")
+    assert asked.returncode != 0
+    assert "error: the manifest of image 'broken' is damaged" in asked.stderr
+    assert "Traceback" not in asked.stderr
