@@ -26,7 +26,7 @@ from pipelines.recipe_files import plan_files
 from pipelines.recipe_run import plan_run
 from pipelines.recipe_suite import plan_suite
 from pipelines.step import Artifact, Effect, Step
-from pipelines.targets import Targets
+from pipelines.targets import IMAGE_ROLES, Targets
 
 SOURCE = "recipe-file"
 
@@ -79,7 +79,8 @@ def plan_own_recipe(targets: Targets, recipe: OwnRecipe, guests: Guests) -> Targ
             )
         )
         rootfs = None
-    artifacts = dict(base.image)
+    # What else the base has tells of the base.
+    artifacts = {role: artifact for role, artifact in base.image.items() if role in IMAGE_ROLES}
     if rootfs is None:
         artifacts.update(plan_rootfs(name, tuple(layers), limits))
     details = {

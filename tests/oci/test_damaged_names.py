@@ -10,9 +10,12 @@ from typing import Any
 from blake3 import blake3
 
 from banger.errors import Reason
+from cache import Store
+from pipelines.graph import build
+from pipelines.reporter import Silent
 from tests.oci.layers import file, layer, write_layout
 from tests.oci.registries import Registry
-from tests.oci.team import Team, register_kernel
+from tests.oci.team import Team, register_kernel, targets_of
 from tests.oci.user import BIN, User
 
 
@@ -71,6 +74,20 @@ def test_image_pull_makes_a_damaged_image_good_again(make_team: Callable[[str, s
     reader = make_team("tool", "1.2").make_reader("reader")
     reader.banger("image", "pull", "tool")
     _damage_each_and_mend(reader, "image", "tool", "pull")
+
+
+def test_a_machine_mends_a_name_and_leaves_it_what_tells_where_it_came_from(
+    make_team: Callable[[str, str], Team],
+) -> None:
+    reader = make_team("tool", "1.2").make_reader("reader")
+    reader.banger("image", "pull", "tool")
+    before, shown = reader.paths.images.get("tool"), reader.show("tool")
+    before.path("rootfs").unlink()
+    target = targets_of(reader).plan_image("tool")
+    build(Store.open(reader.paths.store), [target.naming], Silent())
+    assert reader.paths.images.get("tool").files == before.files
+    _assert_good(reader, "image", "tool")
+    assert reader.show("tool") == {**shown, "made_at": reader.show("tool")["made_at"]}
 
 
 def test_kernel_pull_makes_a_damaged_kernel_good_again(team: Team) -> None:
