@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from blake3 import blake3
+
 from banger.errors import BangerError, Reason
 from banger.run import printable
 from catalog.names import nearest, parse_name
@@ -46,10 +48,14 @@ class RunStep:
 
 @dataclass(frozen=True)
 class OwnRecipe:
-    """`base` is the name or reference of an image; without one there is a `suite`, of which `packages` come."""
+    """`base` is the name or reference of an image; without one there is a `suite`, of which `packages` come.
+
+    `digest` is the BLAKE3 of the text that it was read from.
+    """
 
     path: Path
     name: str
+    digest: str
     summary: str = ""
     base: str | None = None
     suite: str | None = None
@@ -107,6 +113,7 @@ def parse_recipe(raw: bytes, path: Path, name: str | None = None) -> OwnRecipe:
     return OwnRecipe(
         path=path,
         name=_find_name(name, top.text("name"), path),
+        digest=blake3(raw).hexdigest(),
         summary=top.text("summary") or "",
         base=base,
         suite=suite,

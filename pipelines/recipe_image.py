@@ -87,6 +87,7 @@ def plan_own_recipe(targets: Targets, recipe: OwnRecipe, guests: Guests) -> Targ
         **base.details,
         "kernel": wanted,
         "source": SOURCE,
+        "recipe": recipe.digest,
         "path": printable(str(recipe.path)),
         **({"summary": recipe.summary} if recipe.summary else {}),
     }

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,7 @@ def test_everything_that_a_recipe_can_say() -> None:
     assert parse(_FULL) == OwnRecipe(
         path=_PATH,
         name="tools",
+        digest=blake3(_FULL.encode()).hexdigest(),
         summary="What the team needs",
         base="debian-bookworm",
         kernel="debian-6.12",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from banger.errors import BangerError, Reason
 from banger.run import resume
@@ -212,6 +213,7 @@ def test_a_recipe_of_a_base_alone_is_the_base(lab: Lab) -> None:
         "base": "oci:base:it",
         "kernel": "debian-6.12",
         "path": str(lab.folder / "recipe.toml"),
+        "recipe": blake3((lab.folder / "recipe.toml").read_bytes()).hexdigest(),
         "source": "recipe-file",
     }
     assert lab.targets.images.get("mine").path("home").exists()
