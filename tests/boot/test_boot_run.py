@@ -175,6 +175,20 @@ def test_a_wiped_cache_breaks_nothing_and_asks_nobody(host: Host, clean_home: Ho
     host.assert_nothing_left(clean_home)
 
 
+def test_the_cache_may_go_while_a_machine_runs(host: Host, clean_home: Home) -> None:
+    words = ["--name", "stays", "--image", register_bare(clean_home), "--memory", "256M"]
+    host.succeed("vm", "run", "--detach", *words, home=clean_home)
+    subprocess.run(["rm", "-rf", str(clean_home.store)], check=True)
+    write = ["vm", "exec", "stays", "--", "sh", "-c", "echo kept >/etc/kept; ls /bin/busybox"]
+    assert host.succeed(*write, home=clean_home) == b"/bin/busybox\n"
+    for verb in ("stop", "start"):
+        host.succeed("vm", verb, "stays", home=clean_home)
+    assert host.succeed("vm", "exec", "stays", "--", "cat", "/etc/kept", home=clean_home) == b"kept\n"
+    host.succeed("vm", "delete", "stays", home=clean_home)
+    assert host.banger("cache", "verify", home=clean_home).returncode == 0
+    host.assert_nothing_left(clean_home)
+
+
 def test_killed_in_the_middle_it_is_rolled_back_by_the_next_command(host: Host, clean_home: Home) -> None:
     process = host.start("vm", "create", "--no-start", "--name", "torn", "--json", home=clean_home)
     deadline = time.monotonic() + 60
