@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from banger.errors import BangerError, Reason
+from catalog.origin import tell_remake
 from pipelines.initramfs import runtime_version
 from pipelines.naming import Target
 from pipelines.targets import Targets
@@ -12,10 +13,9 @@ def plan_builder_kernel(targets: Targets, name: str) -> Target:
     """Raises WRONG_STATE for a kernel that is here with the runtime of another banger."""
     kernel = targets.plan_kernel(name)
     if kernel.details.get("runtime") != runtime_version():
-        verb = {"catalog": "pull", "import": "import"}.get(kernel.details.get("source", ""), "build")
         raise BangerError(
             f"{kernel.name} has the guest runtime of another banger, which cannot build images for this one",
             reason=Reason.WRONG_STATE,
-            hint=f"renew it: banger kernel {verb} {kernel.name}",
+            hint=tell_remake("kernel", kernel.name, kernel.details),
         )
     return kernel

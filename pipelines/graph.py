@@ -35,6 +35,8 @@ _PARALLEL_JOBS = 4
 _CLEANUP_S = 1.5
 # How old an answer of the outside may be that somebody else got, when one is asked for anew.
 _FRESH_S = 24 * 3600
+# By how much their clock may be ahead of ours.
+_CLOCK_S = 300
 
 
 class Graph:
@@ -104,7 +106,7 @@ class Graph:
         if record is not None or self.remote is None:
             return None if step.name in self._stale else record
         record = self.remote.find_record(key)
-        if record is None or (step.name in self._stale and time.time() - record.made_at > _FRESH_S):
+        if record is None or (step.name in self._stale and not -_CLOCK_S <= time.time() - record.made_at <= _FRESH_S):
             return None
         return record
 
@@ -359,10 +361,10 @@ class Graph:
 
 
 def describe_holder(holder: Holder) -> str:
-    """Who makes what others wait for, and since when: one that is stuck can be looked at."""
+    """Who is at what others wait for, as what, and since when: one that is stuck can be looked at."""
     who = "another process" if holder.pid is None else f"process {holder.pid}"
     since = "" if holder.since is None else time.strftime(", since %H:%M:%S", time.localtime(holder.since))
-    return f"{who} is making it{f' as {holder.what}' if holder.what else ''}{since}"
+    return f"{who} is at it{f' ({holder.what})' if holder.what else ''}{since}"
 
 
 def build(

@@ -4,8 +4,13 @@ What a name stands for carries the records of its last steps. The rest of the ch
 have given their inputs. What is not there any more is left out; of an output that was collected the record goes alone,
 which will do for whoever needs only what comes after it.
 
-Incremental: a result that is there already sends nothing. What is signed is a manifest whose record is ours, whoever
-put it there: the record fixes all that is ever believed of it.
+Incremental: a result that is there already sends nothing. One that gave what ours gave is the result, whoever made it:
+its record stays until ours is half a day newer (an answer of the outside has to stay fresh, pipelines/graph.py), and
+outputs that it lacks are added to those that are there. Only one that gave something else, or is damaged, is replaced.
+So what is signed is a manifest with our key and our outputs, whoever put it there. Of a record that is not ours,
+nothing but the time is another's: when it was made, and how long that took.
+
+Not promised: of two that add to the same result at the same moment, one may be lost; it is added by pushing again.
 """
 
 from __future__ import annotations
@@ -19,11 +24,12 @@ from pathlib import Path
 from typing import IO
 
 from banger.errors import BangerError, Reason
-from cache import Digest, Object, Record, Store, format_record, key_of, parse_record
+from cache import Digest, Object, Record, Store, key_of, parse_record
 from cache.layout import iterate_records
 from catalog.local import Named
 from catalog.signatures import PrivateKey
-from pipelines.oci.artifact import OciArtifact, describe_blob, parse_artifact
+from pipelines.oci.artifact import describe_blob, parse_artifact
+from pipelines.oci.blob import read_verified
 from pipelines.oci.manifest import OCI_MANIFEST
 from pipelines.oci.push import Pusher
 from pipelines.oci.signatures import push_signature
@@ -32,12 +38,13 @@ from pipelines.oci.sources import is_local
 from pipelines.packed import pack_object
 from pipelines.remote import (
     ARTIFACT_TYPE,
+    MAX_RECORD_BYTES,
     OBJECT_TYPE,
     PACKED_TYPE,
     RECORD_TYPE,
     describe_output,
     format_step,
-    match_outputs,
+    parse_step,
 )
 from pipelines.reporter import Reporter
 
@@ -45,6 +52,7 @@ from pipelines.reporter import Reporter
 _LEVEL = 3
 # What compressing has to gain for it to be worth unpacking everywhere.
 _GAIN = 0.95
+_RENEW_S = 12 * 3600
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,16 @@ class Pushed:
     signatures: int
     blobs: int
     bytes: int
+
+
+@dataclass(frozen=True)
+class _There:
+    """A result that is there: `layers` are those whose blobs are there too, `is_whole` whether these are all."""
+
+    digest: str
+    record: Record
+    layers: Mapping[str, Descriptor]
+    is_whole: bool
 
 
 def push_named(
@@ -90,23 +108,45 @@ def collect_records(store: Store, named: Sequence[Named]) -> dict[Digest, Record
         for made in record.outputs.values():
             by_output.setdefault(made.digest, []).append(key)
         by_outputs.setdefault(_outputs(record), []).append(key)
-    found: dict[Digest, Record] = {}
-
-    def visit(key: Digest, record: Record) -> None:
-        if key in found:
-            return
-        for digest in record.inputs.values():
-            for maker in by_output.get(digest, ()):
-                visit(maker, known[maker])
-        found[key] = record
-
+    todo: list[tuple[Digest, Record]] = []
     for each in named:
         for key, record in each.records.items():
+            todo.append((key, record))
             # What was resolved is kept by its content too: the answer is the other step that gave the same.
-            for twin in by_outputs.get(_outputs(record), ()):
-                visit(twin, known[twin])
-            visit(key, record)
-    return found
+            todo += [(twin, known[twin]) for twin in by_outputs.get(_outputs(record), ())]
+    found: dict[Digest, Record] = {}
+    while todo:
+        key, record = todo.pop()
+        if key not in found:
+            found[key] = record
+            todo += [(maker, known[maker]) for digest in record.inputs.values() for maker in by_output.get(digest, ())]
+    return _sort(found)
+
+
+def _sort(records: dict[Digest, Record]) -> dict[Digest, Record]:
+    """Each after one that gave it its inputs, not after all: steps that gave the same may lead to each other."""
+    made = {output.digest for record in records.values() for output in record.outputs.values()}
+    missing = {key: made.intersection(record.inputs.values()) for key, record in records.items()}
+    readers: dict[Digest, list[Digest]] = {}
+    for key, digests in missing.items():
+        for digest in digests:
+            readers.setdefault(digest, []).append(key)
+    ordered: dict[Digest, Record] = {}
+    firsts = [key for key in records if not missing[key]]
+    # Where what began a circle is not known any more, one of the circle does.
+    for start in (*firsts, *reversed(records)):
+        ready = [start]
+        while ready:
+            key = ready.pop()
+            if key in ordered:
+                continue
+            ordered[key] = records[key]
+            for output in records[key].outputs.values():
+                for reader in readers.pop(output.digest, ()):
+                    missing[reader].discard(output.digest)
+                    if not missing[reader]:
+                        ready.append(reader)
+    return ordered
 
 
 def read_records(store: Store) -> Iterator[tuple[Digest, Record]]:
@@ -130,42 +170,50 @@ def _push_step(pusher: Pusher, store: Store, key: Digest, record: Record, report
     """The manifest's digest, and whether it had to be sent."""
     name = f"push:{record.step}-{key[:12]}"
     present = {output: made for output, made in record.outputs.items() if store.has(made)}
-    there = _find_there(pusher, key, record, present)
-    if there is not None:
+    there = _find_there(pusher, key, record)
+    told = record if there is None or _is_newer(record, there.record) else there.record
+    if there is not None and there.is_whole and told is not record and present.keys() <= there.layers.keys():
         reporter.cached(name)
-        return there, False
+        return there.digest, False
     reporter.started(name)
     begin, before = time.monotonic(), pusher.uploaded_bytes
-    layers = {}
+    layers = {} if there is None else dict(there.layers)
     for output, made in present.items():
+        if output in layers:
+            continue
 
         def tell(what: str, done: int, total: int, output: str = output) -> None:
             reporter.progress(name, f"{what} {output}", done, total)
 
         layers[output] = describe_output(output, made, _push_output(pusher, store, made, tell))
-    manifest, config = format_step(record, layers)
+    manifest, config = format_step(told, layers)
     pusher.push_blob(describe_blob(config, RECORD_TYPE).digest, len(config), partial(io.BytesIO, config))
     digest = pusher.push_manifest(manifest, OCI_MANIFEST, key)
     reporter.finished(name, time.monotonic() - begin, pusher.uploaded_bytes - before)
     return digest, True
 
 
-def _find_there(pusher: Pusher, key: Digest, record: Record, present: Mapping[str, Object]) -> str | None:
-    """The digest of a manifest that is there for our very record, with all outputs that we could add."""
+def _is_newer(ours: Record, theirs: Record) -> bool:
+    """Also than one of the future, which nobody takes for fresh."""
+    return ours.made_at - theirs.made_at > _RENEW_S or theirs.made_at > time.time() + _RENEW_S
+
+
+def _find_there(pusher: Pusher, key: Digest, record: Record) -> _There | None:
+    """The result with our outputs that is there, if one is."""
     try:
         source = pusher.at(key)
         root, raw = source.read_root()
-        artifact: OciArtifact = parse_artifact(root, raw, ARTIFACT_TYPE, source.reference)
-        layers = match_outputs(record, artifact, key)
+        artifact = parse_artifact(root, raw, ARTIFACT_TYPE, source.reference)
+        config = read_verified(source, artifact.config, MAX_RECORD_BYTES, pusher.patience)
+        found = parse_step(key, artifact, config)
     except BangerError as error:
         if error.reason in (Reason.NOT_FOUND, Reason.CORRUPT, Reason.BAD_INPUT, Reason.TOO_LARGE):
             return None
         raise
-    config = describe_blob(format_record(record), RECORD_TYPE)
-    blobs = [artifact.config, *layers.values()]
-    if artifact.config.digest != config.digest or not present.keys() <= layers.keys():
+    if found.record.outputs != record.outputs:
         return None
-    return root.digest if all(pusher.has_blob(blob.digest, blob.size_bytes) for blob in blobs) else None
+    layers = {name: layer for name, layer in found.outputs.items() if pusher.has_blob(layer.digest, layer.size_bytes)}
+    return _There(root.digest, found.record, layers, is_whole=layers.keys() == found.outputs.keys())
 
 
 def _push_output(pusher: Pusher, store: Store, made: Object, tell: Callable[[str, int, int], None]) -> Descriptor:

@@ -112,7 +112,12 @@ class Pusher(Repository):
     def has_manifest(self, tag_or_digest: str, digest: str | None = None) -> bool:
         """Whether a manifest is there; with `digest`, whether it is that one."""
         found = persist(lambda: self._find_manifest(tag_or_digest), self.patience)
-        return found is not None and (digest is None or found == digest)
+        if found is None or digest is None:
+            return found is not None
+        algorithm = digest.partition(":")[0]
+        if found.partition(":")[0] != algorithm:
+            found = self._hash_manifest(tag_or_digest, algorithm)
+        return found == digest
 
     def push_manifest(self, manifest: bytes, media_type: str, reference_or_tag: str) -> str:
         """Put a manifest whose blobs are there; gives its digest. BAD_INPUT for what is no manifest of an artifact.
@@ -145,6 +150,16 @@ class Pusher(Repository):
                 return None
             _expect(response, 200)
             return response.headers.get("Docker-Content-Digest", "").strip()
+
+    def _hash_manifest(self, wanted: str, algorithm: str) -> str | None:
+        """The same where the registry does not tell it (the header is optional), or one of another algorithm."""
+        try:
+            content, _response = self._read_manifest(f"manifests/{self._tag(wanted)}")
+        except BangerError as error:
+            if error.reason is Reason.NOT_FOUND:
+                return None
+            raise
+        return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
 
     def _put_manifest(self, manifest: bytes, media_type: str, tag: str) -> str:
         from jsonschema import ValidationError

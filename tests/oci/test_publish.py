@@ -24,6 +24,7 @@ from pipelines.oci.signatures import load_signing_key
 from pipelines.publish import Published, parse_place, publish
 from pipelines.reporter import Reporter, Silent
 from tests.oci.team import PASSWORD, Team, register_kernel, targets_of
+from tests.oci.trouble import Trouble, trouble_before
 from tests.oci.user import BIN, User
 
 _TAGGED = "6.12.57_deb13-cloud-amd64"
@@ -88,6 +89,15 @@ def test_the_second_publishing_uploads_nothing(team: Team) -> None:
     assert (again["uploaded_blobs"], again["uploaded_bytes"], again["is_new"]) == (0, 0, False)
     assert again["serial"] == first["serial"]
     assert sorted(path for path in team.data.rglob("*")) == before
+
+
+def test_a_catalog_is_changed_where_the_registry_tells_no_digests(team: Team) -> None:
+    team.build("tool", b"hello")
+    with trouble_before(team.registry.host, Trouble(headers={"Docker-Content-Digest": None})) as team.registry:
+        first = team.publish("tool")
+        team.build("tool", b"changed")
+        assert team.publish("tool")["serial"] > first["serial"]
+        assert (team.publish("tool")["uploaded_blobs"], team.publish("tool")["is_new"]) == (0, False)
 
 
 def _make_job(team: Team) -> User:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import io
 import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +21,7 @@ from pipelines.oci.reference import parse_reference
 from pipelines.oci.repository import Waits
 from pipelines.oci.retry import Patience
 from tests.oci.registries import PASSWORD, USERNAME, Quiet, Registry, TokenServer, make_authority, serve
+from tests.oci.trouble import Trouble, trouble_before
 from tests.ports import find_free_port
 
 QUICK = Patience(attempts=3, first_s=0.005, longest_s=0.02)
@@ -221,61 +219,6 @@ def test_a_cancelled_upload_ends(open_registry: Registry, nobody: dict[str, str]
     assert not pusher.has_blob(digest_of(content), len(content))
 
 
-@dataclass
-class Trouble:
-    """What a proxy does with requests that push; each list is used up.
-
-    `statuses` (method, status) are answered before anything is passed on. Of the body of a blob's PUT, `drop_after`
-    bytes are read before the connection breaks, `cut_to` bytes passed on as if they were all. `lose_answer` answers
-    to one never come, `headers` of answers are replaced. `seen` has the method of each request.
-    """
-
-    statuses: list[tuple[str, int]] = field(default_factory=list)
-    drop_after: list[int] = field(default_factory=list)
-    cut_to: list[int] = field(default_factory=list)
-    lose_answer: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    seen: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def trouble_before(upstream: str, trouble: Trouble) -> Iterator[Registry]:
-    class Handler(Quiet):
-        def do_any(self) -> None:
-            trouble.seen.append(self.command)
-            length = int(self.headers.get("Content-Length", 0))
-            if trouble.statuses and trouble.statuses[0][0] == self.command:
-                self.rfile.read(length)
-                self.answer(trouble.statuses.pop(0)[1], b'{"errors": [{"code": "X", "message": "a fault"}]}')
-                return
-            is_blob = self.command == "PUT" and "/blobs/" in self.path
-            if is_blob and trouble.drop_after:
-                self.rfile.read(trouble.drop_after.pop(0))
-                self.close_connection = True
-                return
-            body = self.rfile.read(length)
-            if is_blob and trouble.cut_to:
-                body = body[: trouble.cut_to.pop(0)]
-            headers = {**dict(self.headers), "Content-Length": str(len(body)), "Host": upstream}
-            with closing(http.client.HTTPConnection(upstream, timeout=20)) as connection:
-                connection.request(self.command, self.path, body, headers)
-                answer = connection.getresponse()
-                content = answer.read()
-            if is_blob and trouble.lose_answer:
-                trouble.lose_answer -= 1
-                self.close_connection = True
-                return
-            told = {name: value for name, value in answer.headers.items() if name != "Transfer-Encoding"}
-            if "Location" in told:
-                told["Location"] = told["Location"].replace(upstream, self.headers["Host"])
-            self.answer(answer.status, content, {"Content-Length": str(len(content)), **told, **trouble.headers})
-
-        do_GET = do_HEAD = do_POST = do_PUT = do_any
-
-    with serve(Handler) as host:
-        yield Registry(host)
-
-
 @pytest.fixture
 def trouble() -> Trouble:
     return Trouble()
@@ -338,6 +281,27 @@ def test_another_digest_in_the_answer_is_an_error(pusher: Pusher, trouble: Troub
     trouble.headers = {"Docker-Content-Digest": digest_of(b"other")}
     failure = failure_of(lambda: pusher.push_manifest(make_manifest(b"x"), MANIFEST_TYPE, "v1"))
     assert failure.reason is Reason.CORRUPT
+
+
+@pytest.mark.parametrize("told", [None, "", f"sha512:{hashlib.sha512(make_manifest(b'x')).hexdigest()}"])
+def test_a_manifest_whose_digest_is_not_told_is_read(pusher: Pusher, trouble: Trouble, told: str | None) -> None:
+    digest = push_artifact(pusher, "v1", b"x")
+    trouble.headers = {"Docker-Content-Digest": told}
+    assert pusher.has_manifest("v1", digest)
+    assert pusher.has_manifest(digest, digest)
+    assert not pusher.has_manifest("v1", digest_of(b"other"))
+    assert not pusher.has_manifest("v2", digest)
+    # Nobody asked which one it is.
+    trouble.seen.clear()
+    assert pusher.has_manifest("v1")
+    assert trouble.seen == ["HEAD"]
+
+
+def test_a_manifest_that_is_gone_before_it_is_read_is_not_there(pusher: Pusher, trouble: Trouble) -> None:
+    digest = push_artifact(pusher, "v1", b"x")
+    trouble.headers = {"Docker-Content-Digest": None}
+    trouble.statuses = [("GET", 404)]
+    assert not pusher.has_manifest("v1", digest)
 
 
 @pytest.mark.parametrize("place", ["", "http://[", "http://127.0.0.2:1/x", "ftp://host/x", "file:///etc/passwd"])
