@@ -21,8 +21,8 @@ _RECORDS, _RUNNING = 30, 8
 _RATE, _SECONDS = 200, 10
 _TIMES = 20
 
-# Run inside the namespace. An answer's time counts from when its question was due: one that is late makes those after it
-# late, which shows.
+# Run inside the namespace. An answer's time counts from when its question was due: one that is late makes those after
+# it late, which shows.
 _ASK = """
 import socket, sys, time
 from dnslib import DNSRecord

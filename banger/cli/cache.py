@@ -94,6 +94,7 @@ def gc(app: App, max_size: str | None, older_than: str | None, everything: bool,
     from banger.garbage import find_owners, get_limit_bytes
     from banger.settings import values
     from cache import YOUNG_S, Policy
+    from pipelines.graph import describe_holder
 
     if everything and not (max_size is None and older_than is None):
         raise click.UsageError("--all leaves nothing for --max-size or --older-than to say.")
@@ -115,7 +116,7 @@ def gc(app: App, max_size: str | None, older_than: str | None, everything: bool,
         Policy(max_bytes=max_bytes, older_than_s=older_than_s, young_s=young_s),
         find_owners(app.paths),
         dry_run=dry_run,
-        on_wait=lambda holder: app.say(f"waiting: process {holder.pid} tidies the cache"),
+        on_wait=lambda holder: app.say(f"waiting: {describe_holder(holder)}"),
     )
     if as_json:
         print_json({"dry_run": dry_run, "max_bytes": max_bytes, **_describe_collection(collected)})

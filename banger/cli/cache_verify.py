@@ -53,6 +53,7 @@ def verify(app: App, repair: bool, restart: bool, as_json: bool) -> None:
     was interrupted within the last day is gone on with.
     """
     from banger.garbage import find_owners
+    from pipelines.graph import describe_holder
 
     reporter, say = app.voices(as_json)
 
@@ -71,7 +72,7 @@ def verify(app: App, repair: bool, restart: bool, as_json: bool) -> None:
         repair=repair,
         resume=not restart,
         on_progress=show,
-        on_wait=lambda holder: say(f"waiting: process {holder.pid} tidies the cache"),
+        on_wait=lambda holder: say(f"waiting: {describe_holder(holder)}"),
     )
     if verification.resumed is not None:
         say(_tell_resumed(verification.resumed))

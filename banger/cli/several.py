@@ -8,21 +8,31 @@ from collections.abc import Callable, Sequence
 import click
 
 from banger.cli.app import App
-from banger.cli.output import explain_refusal, print_error
+from banger.cli.output import explain_refusal, print_error, print_json
 from banger.errors import BangerError
 from banger.machine.record import Machine
 
 
-def for_each(names: Sequence[str], act: Callable[[str], object]) -> None:
-    """Do it for every name, and print each that it was done for. The status is 1 when one failed."""
+def for_each(names: Sequence[str], act: Callable[[str], object], *, as_json: bool = False) -> None:
+    """Do it for every name, and print each that it was done for: at once, or as one list of JSON, also after Ctrl-C.
+
+    The status is 1 when one failed.
+    """
+    done: list[str] = []
     failed = False
-    for name in dict.fromkeys(names):
-        try:
-            act(name)
-            click.echo(name)
-        except (BangerError, OSError) as error:
-            print_error(error if isinstance(error, BangerError) else explain_refusal(error), as_json=False)
-            failed = True
+    try:
+        for name in dict.fromkeys(names):
+            try:
+                act(name)
+                done.append(name)
+                if not as_json:
+                    click.echo(name)
+            except (BangerError, OSError) as error:
+                print_error(error if isinstance(error, BangerError) else explain_refusal(error), as_json=as_json)
+                failed = True
+    finally:
+        if as_json:
+            print_json(done)
     if failed:
         sys.exit(1)
 

@@ -24,19 +24,22 @@ _timeout = click.option("--timeout", type=float, metavar="SECONDS", help="Kill i
 
 @click.command()
 @_stopped_names
+@json_option
 @pass_app
-def start(app: App, names: tuple[str, ...]) -> None:
+def start(app: App, names: tuple[str, ...], as_json: bool) -> None:
     """Boot machines that are stopped, and wait until they can be used."""
     from banger.machine.run import start_machine
 
-    for_each(names, lambda name: start_machine(app.machines, app.records.get(name), app.say))
+    _, say = app.voices(as_json)
+    for_each(names, lambda name: start_machine(app.machines, app.records.get(name), say), as_json=as_json)
 
 
 @click.command()
 @_running_names
 @_timeout
+@json_option
 @pass_app
-def stop(app: App, names: tuple[str, ...], timeout: float | None) -> None:
+def stop(app: App, names: tuple[str, ...], timeout: float | None, as_json: bool) -> None:
     """Shut machines down cleanly."""
     check_seconds("--timeout", timeout)
     from banger.machine import lifecycle
@@ -45,59 +48,65 @@ def stop(app: App, names: tuple[str, ...], timeout: float | None) -> None:
         # They go down side by side; each is waited for below.
         found, _ = find_machines(app, names, report=False)
         lifecycle.ask_to_stop(app.machines, found)
-    for_each(names, lambda name: lifecycle.stop(app.machines, app.records.get(name), timeout))
+    for_each(names, lambda name: lifecycle.stop(app.machines, app.records.get(name), timeout), as_json=as_json)
 
 
 @click.command()
 @_names
 @_timeout
+@json_option
 @pass_app
-def restart(app: App, names: tuple[str, ...], timeout: float | None) -> None:
+def restart(app: App, names: tuple[str, ...], timeout: float | None, as_json: bool) -> None:
     """Shut machines down and boot them again; one that is stopped is booted."""
     check_seconds("--timeout", timeout)
     from banger.machine import lifecycle
     from banger.machine.run import start_machine
 
+    _, say = app.voices(as_json)
     for_each(
         names,
-        lambda name: start_machine(app.machines, lifecycle.stop(app.machines, app.records.get(name), timeout), app.say),
+        lambda name: start_machine(app.machines, lifecycle.stop(app.machines, app.records.get(name), timeout), say),
+        as_json=as_json,
     )
 
 
 @click.command()
 @_running_names
 @click.option("-s", "--signal", "number", default="KILL", show_default=True, help="What is sent to the monitor.")
+@json_option
 @pass_app
-def kill(app: App, names: tuple[str, ...], number: str) -> None:
+def kill(app: App, names: tuple[str, ...], number: str, as_json: bool) -> None:
     """End machines at once, without a word to what runs in them."""
     from banger.machine import lifecycle
 
     sent = _parse_signal(number)
-    for_each(names, lambda name: lifecycle.kill(app.machines, app.records.get(name), sent))
+    for_each(names, lambda name: lifecycle.kill(app.machines, app.records.get(name), sent), as_json=as_json)
 
 
 @click.command()
 @_names
+@json_option
 @pass_app
-def delete(app: App, names: tuple[str, ...]) -> None:
+def delete(app: App, names: tuple[str, ...], as_json: bool) -> None:
     """Delete machines, running or not, with their disks."""
     from banger.machine import lifecycle
 
-    for_each(names, lambda name: lifecycle.delete(app.machines, app.records.get(name)))
+    for_each(names, lambda name: lifecycle.delete(app.machines, app.records.get(name)), as_json=as_json)
 
 
 @click.command()
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@json_option
 @pass_app
-def prune(app: App, force: bool) -> None:
+def prune(app: App, force: bool, as_json: bool) -> None:
     """Delete all machines that are stopped."""
     from banger.machine import lifecycle
 
     stopped = {each.name: each for each in app.machines.records.list() if each.state is State.STOPPED}
-    if not stopped:
+    if not stopped and not as_json:
         app.say("no machine is stopped")
         return
-    if not force:
+    if stopped and not force:
         if not sys.stdin.isatty():
             raise BangerError(
                 f"prune would delete {len(stopped)} machines, and nobody is there to be asked",
@@ -105,13 +114,14 @@ def prune(app: App, force: bool) -> None:
                 hint="banger vm prune --force",
             )
         say("stopped: " + " ".join(stopped))
-        click.confirm("Delete them, with their disks?", abort=True, err=True)
+        if not click.confirm("Delete them, with their disks?", err=True):
+            raise BangerError("nothing was deleted", reason=Reason.BAD_INPUT)
 
     def delete_stopped(name: str) -> None:
         if not lifecycle.delete(app.machines, stopped[name], only_if=lambda found: found.state is State.STOPPED):
             raise BangerError(f"{name!r} has been started meanwhile", reason=Reason.WRONG_STATE)
 
-    for_each(tuple(stopped), delete_stopped)
+    for_each(tuple(stopped), delete_stopped, as_json=as_json)
 
 
 @click.command("set")

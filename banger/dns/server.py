@@ -151,7 +151,7 @@ def _refusal(listen: tuple[str, int], protocol: str, error: OSError) -> BangerEr
     where = f"{listen[0]}:{listen[1]}"
     match error.errno:
         case errno.EADDRINUSE:
-            holder = find_holder(protocol, listen[1])
+            holder = find_holder(protocol, listen)
             return BangerError(
                 f"names cannot be served at {where}: "
                 + (f"{holder} has" if holder else "something has had")

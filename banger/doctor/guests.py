@@ -12,6 +12,7 @@ from banger.settings import Effective
 from banger.settings.table import DISK_SIZE, MEMORY_MIB, VCPU
 from banger.sizes import format_mib
 from catalog.kernels import DEFAULT_KERNEL, find_kernel_recipe
+from catalog.origin import tell_remake
 from catalog.recipes import find_recipe
 from pipelines.initramfs import runtime_version
 from pipelines.targets import find_image
@@ -49,8 +50,7 @@ def check_kernel(subject: Subject) -> Finding:
             return passed(f"{name} is not here yet; the first vm run makes it, or: banger kernel pull {name}")
         return failed(f"there is no kernel {name}, which the default image wants", "banger kernel list --available")
     if kernel.details.get("runtime") != runtime_version():
-        verb = {"catalog": "pull", "import": "import"}.get(str(kernel.details.get("source")), "build")
-        return warned(f"{name} has the guest runtime of another banger", f"banger kernel {verb} {name}")
+        return warned(f"{name} has the guest runtime of another banger", tell_remake("kernel", name, kernel.details))
     return passed(f"{name} is here, with the guest runtime of this banger")
 
 

@@ -12,7 +12,10 @@ from banger.errors import BangerError
 from banger.machine.glance import glance
 from banger.machine.record import State
 from banger.machine.ssh_config import Inclusion, find_inclusion, user_config_path
+from banger.network import resolved
 from banger.network.link import list_names
+from banger.settings import config_path
+from banger.settings.table import DNS_LISTEN
 
 
 def check_daemon(subject: Subject) -> Finding:
@@ -33,13 +36,16 @@ def check_dns(subject: Subject) -> Finding:
         served = status["dns"]
         if served["serves"]:
             return passed(f"served at {served['listen']}")
-        return failed(served["trouble"] or f"nothing is served at {served['listen']}", "set dns.listen to a free port")
+        return failed(
+            served["trouble"] or f"nothing is served at {served['listen']}",
+            _tell_where_to_set(subject),
+        )
     for protocol in ("udp", "tcp"):
-        holder = find_holder(protocol, port)
+        holder = find_holder(protocol, (address, port))
         if holder is not None:
             return failed(
                 f"{protocol.upper()} port {port} is held by {holder}: names cannot be served",
-                "set dns.listen to a free port",
+                _tell_where_to_set(subject),
             )
     return passed(f"to be served at {address}:{port}, which is free")
 
@@ -52,7 +58,12 @@ def check_routing(subject: Subject) -> Finding:
         return passed(
             "by systemd-resolved" if routing.kind is RoutingKind.RESOLVED else "the host's resolver finds names in .vm"
         )
-    return warned(f"names in .vm are not found: {routing.hint}", "docs/dns-routing.md")
+    if routing.kind is RoutingKind.NONE and resolved.is_running():
+        # As Debian's package of it does.
+        fix = "sudo ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf; or see docs/dns-routing.md"
+    else:
+        fix = "docs/dns-routing.md"
+    return warned(f"names in .vm are not found: {routing.hint}", fix)
 
 
 def check_ssh_config(_subject: Subject) -> Finding:
@@ -63,6 +74,12 @@ def check_ssh_config(_subject: Subject) -> Finding:
             return passed("banger vm ssh NAME works; for ssh NAME.vm: banger ssh-config --install")
         case Inclusion.DAMAGED:
             return warned("banger's lines in ~/.ssh/config are damaged", "banger ssh-config --install says which")
+
+
+def _tell_where_to_set(subject: Subject) -> str:
+    """No command of banger's changes a setting. bangerd itself sees that the file has changed."""
+    given_by = subject.configuration.effective[DNS_LISTEN.key].given_by
+    return f"set dns.listen to a free port in {given_by or config_path(subject.paths)}"
 
 
 def _count_running(subject: Subject) -> int:

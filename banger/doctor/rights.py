@@ -92,7 +92,8 @@ def is_root_s(path: Path) -> bool:
         found = each.stat()
         # Further up, others may make what they like as long as they cannot move what is root's.
         is_sticky = distance > _OWN_FOLDERS and bool(found.st_mode & stat.S_ISVTX)
-        if found.st_uid != 0 or (found.st_mode & stat.S_IWOTH and not is_sticky):
+        others = stat.S_IWOTH | (stat.S_IWGRP if found.st_gid != 0 else 0)
+        if found.st_uid != 0 or (found.st_mode & others and not is_sticky):
             return False
     return True
 

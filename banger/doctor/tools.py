@@ -72,8 +72,11 @@ def check_ext4(_subject: Subject) -> Finding:
     for program in ("tar", "debugfs"):
         get_program(program)
     version = parse_version(find_version("mke2fs", "-V"))
-    fix = "sudo apt-get install libarchive13" if version[:3] >= _FIRST_WITH_TAR else "e2fsprogs 1.47.1 or later"
-    return warned("mke2fs reads no tar here: disks are made by way of a folder, which takes longer", fix)
+    package = "libarchive13" if version[:3] >= _FIRST_WITH_TAR else "e2fsprogs  # 1.47.1 or later"
+    return warned(
+        "mke2fs reads no tar here: disks are made by way of a folder, which takes longer",
+        f"sudo apt-get install {package}",
+    )
 
 
 def check_erofs(_subject: Subject) -> Finding:
@@ -90,7 +93,7 @@ def check_erofs(_subject: Subject) -> Finding:
             version = find_version("mkfs.erofs", "-V")
             return failed(
                 f"mkfs.erofs {version} makes no root filesystem of a tar: no image can be built",
-                "install erofs-utils 1.8 or later, with lz4",
+                "sudo apt-get install erofs-utils  # 1.8 or later, with lz4",
             )
     return passed("mkfs.erofs makes root filesystems of tar")
 

@@ -20,6 +20,7 @@ from banger.vmm.monitor import Choice
 from banger.workspace.shipment import Shipment
 from cache import Object, Store
 from catalog.kernels import DEFAULT_KERNEL
+from catalog.origin import tell_remake
 from pipelines.apt import Mirrors, plan_mirrors
 from pipelines.graph import build
 from pipelines.initramfs import runtime_version
@@ -74,10 +75,8 @@ def make_machine(
     image = targets.plan_image(order.image)
     kernel = targets.plan_kernel(order.kernel or image.details.get("kernel", DEFAULT_KERNEL))
     if kernel.details.get("runtime") != runtime_version():
-        verb = "pull" if kernel.details.get("source") == "catalog" else "build"
-        reporter.note(
-            f"{kernel.name} has the guest runtime of another banger; renew it: banger kernel {verb} {kernel.name}"
-        )
+        remedy = tell_remake("kernel", kernel.name, kernel.details)
+        reporter.note(f"{kernel.name} has the guest runtime of another banger: {remedy}")
     wish = Wish(order.name, image.name, kernel.name, order.vcpus, order.memory_mib, order.disk_mib, order.nat)
     made: list[Machine] = []
 

@@ -17,10 +17,10 @@ first; sets keep their elements. The tables are called `banger`, in the families
 
 Not promised: that these tables outlive others' commands. After `nft flush ruleset` (a restart of nftables.service, with
 Debian's own file) guests are held by nothing until the next of them starts: then all are known again, but for their way
-out, which `banger vm set NAME --nat` gives back. Nor that another firewall lets through what is accepted here. In nftables a packet must pass every table;
-where Docker sets the policy of FORWARD to drop, guests need a rule in its chain DOCKER-USER. Nor is the host's
-memory of past connections cleared: an address that is given to a new guest at once can still receive answers meant
-for the old.
+out, which `banger vm set NAME --nat` gives back. Nor that another firewall lets through what is accepted here: in
+nftables a packet must pass every table, and where Docker sets the policy of FORWARD to drop, guests need a rule in its
+chain DOCKER-USER. Nor is the host's memory of past connections cleared: an address that is given to a new guest at once
+can still receive answers meant for the old.
 """
 
 from __future__ import annotations

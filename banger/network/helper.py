@@ -8,9 +8,9 @@
 It is written to be the only thing that a sudoers rule must allow, so it trusts nothing: exactly these words, the
 bridge and the network of `DEFAULT_SUBNET` (any other would move routes, or names, of the whole host), a guest's
 address in it, and the user who ran sudo as the owner, also when that is root. Of the host's names it leads `.vm`
-and the network's own to a server on loopback, and no other. It reads no setting and no standard
-input. Not promised: protection from whoever may write its interpreter or its source. A rule without a password is
-for an installation whose files belong to root.
+and the network's own to a server on loopback, and no other. It reads no setting, no standard input and, but for who
+ran sudo, no variable: programs are looked for in the system's folders alone. Not promised: protection from whoever may
+write its interpreter or its source. A rule without a password is for an installation whose files belong to root.
 
 The first line of its output is `STARTED`, so that silence means that sudo, not this program, refused. A refusal is
 one more line, a JSON object {message, hint, reason}, and status 1.
@@ -33,6 +33,8 @@ from banger.network.privileges import STARTED
 from banger.network.subnet import DEFAULT_SUBNET, Subnet, parse_address
 
 _UID = re.compile(r"0|[1-9][0-9]{0,9}")
+# Where a system has its programs, and only root writes.
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -47,6 +49,17 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         print(json.dumps({"message": error.message, "hint": error.hint, "reason": error.reason}), flush=True)
         return 1
     return 0
+
+
+def leave_environment() -> dict[str, str]:
+    """From here on nothing is as the caller says; what was said is given back.
+
+    Without `secure_path`, sudo hands on the caller's PATH, and with it the choice of what runs as root.
+    """
+    left = dict(os.environ)
+    os.environ.clear()
+    os.environ["PATH"] = _PATH
+    return left
 
 
 def get_caller_uid(environ: Mapping[str, str]) -> int:
@@ -99,4 +112,4 @@ def _perform(argv: Sequence[str], caller_uid: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], os.environ))
+    sys.exit(main(sys.argv[1:], leave_environment()))

@@ -360,7 +360,7 @@ def test_a_builder_that_is_stopped_is_named_to_who_waits_and_goes_on_when_contin
     stop(builder)
     waiter = start(_STUCK, store.root, "second")
     said = read_line(waiter)
-    expected = f"process {builder.pid} is making it as first, since "
+    expected = f"process {builder.pid} is at it (first), since "
     moments = {time.strftime("%H:%M:%S", time.localtime(each)) for each in range(int(before), int(time.time()) + 1)}
     assert said in {expected + moment for moment in moments}
     builder.send_signal(signal.SIGCONT)

@@ -19,6 +19,8 @@ from banger.network import DEFAULT_SUBNET
 from banger.paths import Paths
 from banger.vmm.process import identify_self
 from cache import Object, Store
+from cache.layout import gc_path
+from cache.locks import hold
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -76,6 +78,27 @@ def test_a_damaged_store_is_told_with_status_one(cli: Cli) -> None:
     assert done.returncode == 1
     assert done.stdout.startswith(f"wrong-hash: {path}: ")
     assert "cache verify --repair" in done.stderr
+
+
+@pytest.mark.parametrize(("words", "status"), [("gc", 0), ("verify --repair", 1), ("verify --repair --json", 1)])
+def test_who_waits_is_told_who_holds_the_cache_with_what_and_since_when(cli: Cli, words: str, status: int) -> None:
+    store = _open(cli)
+    _damage(store, store.put_bytes(b"content"))
+    banger = Path(sys.executable).with_name("banger")
+    with hold(gc_path(store.root), "cache verify --repair"):
+        child = subprocess.Popen(
+            [banger, "cache", *words.split()],
+            env=cli.variables(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert child.stderr is not None
+        line = next(each for each in child.stderr if "waiting" in each)
+    child.communicate(timeout=60)
+    assert child.returncode == status
+    told = rf"waiting: process {os.getpid()} .*cache verify --repair.*, since \d\d:\d\d:\d\d"
+    assert re.search(told, line), line
 
 
 def test_what_was_repaired_is_found_once(cli: Cli) -> None:

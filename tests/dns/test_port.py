@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from banger.dns.holder import find_holder
 from banger.dns.server import start_server
 from banger.errors import BangerError, Reason
 from tests.dns.questions import make_zone
@@ -68,7 +70,8 @@ def test_of_somebody_elses_port_the_user_is_told() -> None:
     )
     asker = (
         "import os, sys\nfrom banger.dns.holder import find_holder\n"
-        f"os.setgroups([]); os.setgid({UID}); os.setuid({UID})\nprint(find_holder('udp', int(sys.argv[1])))"
+        f"os.setgroups([]); os.setgid({UID}); os.setuid({UID})\n"
+        "print(find_holder('udp', ('127.0.0.1', int(sys.argv[1]))))"
     )
     argv = [sys.executable, "-I", "-c"]
     with subprocess.Popen([*argv, holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
@@ -77,6 +80,36 @@ def test_of_somebody_elses_port_the_user_is_told() -> None:
         told = subprocess.run([*argv, asker, port], capture_output=True, text=True, check=True, timeout=60).stdout
         child.communicate()
     assert told == "user 0\n"
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+@pytest.mark.parametrize(
+    ("theirs", "ours", "is_in_the_way"),
+    [
+        (LOOPBACK, LOOPBACK, True),
+        ("0.0.0.0", LOOPBACK, True),
+        (LOOPBACK, "0.0.0.0", True),
+        ("127.0.0.2", LOOPBACK, False),
+        ("::", LOOPBACK, True),
+        (f"::ffff:{LOOPBACK}", LOOPBACK, True),
+        ("::ffff:127.0.0.2", LOOPBACK, False),
+        ("::1", LOOPBACK, False),
+        ("::1", "0.0.0.0", False),
+    ],
+)
+def test_a_port_at_another_address_is_free(kind: int, theirs: str, ours: str, is_in_the_way: bool) -> None:
+    """The kernel says the same."""
+    family = socket.AF_INET6 if ":" in theirs else socket.AF_INET
+    protocol = "udp" if kind == socket.SOCK_DGRAM else "tcp"
+    with socket.socket(family, kind) as taken, socket.socket(socket.AF_INET, kind) as asker:
+        taken.bind((theirs, 0))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        listen = (ours, taken.getsockname()[1])
+        holder = find_holder(protocol, listen)
+        assert (holder is not None) == is_in_the_way
+        with contextlib.nullcontext() if holder is None else pytest.raises(OSError, match="in use"):
+            asker.bind(listen)
 
 
 def test_an_address_that_is_not_this_hosts_is_refused() -> None:

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from banger.dns.routing import Routing, RoutingKind
+from banger.doctor import names
+from banger.doctor.finding import Subject
 from banger.machine.record import Records, Wish
 from banger.network import DEFAULT_SUBNET
+from banger.paths import Paths
+from banger.settings.document import Document
+from banger.settings.load import configure
 from banger.vmm.process import identify_self
 
 if TYPE_CHECKING:
@@ -113,18 +119,18 @@ def test_machines_that_run_without_a_daemon_have_no_names(lab: Lab) -> None:
     assert lab.examine()["daemon"][::2] == ("WARN", "banger daemon start")
 
 
-def _hold(lab: Lab, protocol: str) -> None:
+def _hold(lab: Lab, protocol: str, address: str = "127.0.0.1") -> None:
     """Somebody else has the port."""
     program = (
         "import socket, sys, time\n"
         'server = socket.socket(socket.AF_INET, socket.SOCK_STREAM if sys.argv[1] == "tcp" else socket.SOCK_DGRAM)\n'
-        'server.bind(("127.0.0.1", 42069))\n'
+        "server.bind((sys.argv[3], 42069))\n"
         'if sys.argv[1] == "tcp": server.listen()\n'
         'open(sys.argv[2], "x").close()\n'
         "time.sleep(60)"
     )
     held = lab.home / "held"
-    lab.start(sys.executable, "-I", "-c", program, protocol, held, until=f"rm {held} 2>/dev/null")
+    lab.start(sys.executable, "-I", "-c", program, protocol, held, address, until=f"rm {held} 2>/dev/null")
 
 
 @pytest.mark.parametrize("protocol", ["udp", "tcp"])
@@ -133,9 +139,19 @@ def test_a_port_that_another_has_fails(lab: Lab, protocol: str) -> None:
     status, detail, fix = lab.examine()["dns"]
     assert status == "FAIL"
     assert f"{protocol.upper()} port 42069 is held by python" in detail
-    assert "dns.listen" in fix
+    assert fix == f"set dns.listen to a free port in {lab.paths.config / 'config.toml'}"
     lab.configure('[dns]\nlisten = "127.0.0.1:42070"\n')
     assert lab.examine()["dns"][1] == "to be served at 127.0.0.1:42070, which is free"
+
+
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+def test_a_port_that_another_has_at_another_address_is_free(lab: Lab, protocol: str) -> None:
+    lab.prepare += _make_interface("other0", "10.0.0.1/24")
+    _hold(lab, protocol, "10.0.0.1")
+    assert lab.examine()["dns"][:2] == ("PASS", "to be served at 127.0.0.1:42069, which is free")
+    lab.environment["BANGER_DNS_LISTEN"] = "0.0.0.0:42069"
+    status, _, fix = lab.examine()["dns"]
+    assert (status, fix) == ("FAIL", "set dns.listen to a free port in BANGER_DNS_LISTEN")
 
 
 def test_a_daemon_that_cannot_serve_names_fails(lab: Lab) -> None:
@@ -145,12 +161,22 @@ def test_a_daemon_that_cannot_serve_names_fails(lab: Lab) -> None:
     assert rows["daemon"][0] == "PASS"
     assert rows["dns"][0] == "FAIL"
     assert "42069" in rows["dns"][1]
+    assert rows["dns"][2] == f"set dns.listen to a free port in {lab.paths.config / 'config.toml'}"
 
 
 def test_a_host_that_asks_nobody_for_names_is_told_where_to_read_on(lab: Lab) -> None:
     assert lab.examine()["dns routing"][0] == "PASS"
     lab.start_daemon()
     assert lab.examine()["dns routing"][::2] == ("WARN", "docs/dns-routing.md")
+
+
+def test_a_resolved_that_nobody_asks_is_told_with_what_asks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Subject(Paths.from_environment({"HOME": "/nowhere"}), configure(Document(), {}, {}))
+    monkeypatch.setattr(names, "list_names", lambda: [DEFAULT_SUBNET.bridge])
+    monkeypatch.setattr(names, "find_routing", lambda *_: Routing(RoutingKind.NONE, False))
+    for is_running in (True, False):
+        monkeypatch.setattr(names.resolved, "is_running", lambda it=is_running: it)
+        assert ("ln -sf ../run/systemd/resolve/stub-resolv.conf" in names.check_routing(subject).fix) is is_running
 
 
 def test_a_host_whose_resolver_asks_us_is_fine(lab: Lab) -> None:

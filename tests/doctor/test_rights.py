@@ -227,3 +227,17 @@ def test_what_others_can_change_is_not_root_s(tmp_path: Path) -> None:
         path.chmod(0o755)
     os.chown(tmp_path / "home", 12345, 12345)
     assert not is_root_s(program)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes files of root's")
+@pytest.mark.parametrize(("gid", "mode", "is_safe"), [(0, 0o775, True), (50, 0o755, True), (50, 0o775, False)])
+@pytest.mark.parametrize("place", ["home", "home/venv/bin", "home/venv/bin/python"])
+def test_what_a_group_of_others_can_change_is_not_root_s(
+    tmp_path: Path, place: str, gid: int, mode: int, is_safe: bool
+) -> None:
+    program = tmp_path / "home/venv/bin/python"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    os.chown(tmp_path / place, 0, gid)
+    (tmp_path / place).chmod(mode)
+    assert is_root_s(program) == is_safe

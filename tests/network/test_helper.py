@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from banger.network.helper import get_caller_uid, leave_environment
 from banger.network.privileges import plan_helper
 
 GOOD = ["attach", "banger0", "172.16.0.0/24", "172.16.0.5", "no-nat", "4242"]
@@ -218,6 +219,27 @@ def test_the_helper_changes_no_other_network(host, arguments, bridge, network, a
     assert json.loads(refused.stdout.splitlines()[1])["reason"] == "bad-input"
     assert host.links() == before
     assert host.run("nft", "list", "ruleset").stdout == ""
+
+
+def test_what_runs_as_root_is_not_looked_for_where_the_caller_says(host, tmp_path):
+    """As sudo hands PATH on, where no `secure_path` is set."""
+    told = tmp_path / "told"
+    for name in ("nft", "setpriv"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "$0" >>{told}\n')
+        (tmp_path / name).chmod(0o755)
+    there = f"PATH={tmp_path}:{os.environ['PATH']}"
+    argv = ["env", "SUDO_UID=4242", there, sys.executable, "-I", "-m", "banger.network.helper"]
+    for words in (GOOD, ["detach", *GOOD[1:4]]):
+        done = host.run(*argv, *words, check=False)
+        assert (done.returncode, done.stdout) == (0, "banger-network-helper\n")
+        assert not told.exists(), told.read_text()
+
+
+def test_what_the_helper_runs_gets_nothing_of_the_caller(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"SUDO_UID": "4242", "LD_DEBUG": "all", "PATH": "/home/lab"})
+    left = leave_environment()
+    assert get_caller_uid(left) == 4242
+    assert os.environ == {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 def test_root_by_sudo_owns_what_is_roots_and_no_more(host):
