@@ -19,7 +19,7 @@ from banger.daemon.place import Place
 from banger.daemon.protocol import PROTOCOL_VERSION
 from banger.daemon.service import Service, refuse_unknown
 from banger.daemon.watch import Watch
-from banger.dns.routing import ensure_routed
+from banger.dns.routing import ensure_routed, unroute
 from banger.errors import BangerError
 from banger.machine.console_log import rotate_log
 from banger.machine.machines import Machines
@@ -32,8 +32,16 @@ _LOOK_S = 0.5
 _SAMPLE_S = 2.0
 _RENEW_S = 5.0
 _DNS_AGAIN_S = 5.0
+_ROUTE_AGAIN_S = 30.0
+# The end is waited for by whoever asked for it.
+_UNROUTE_S = 3.0
 _MAX_LOG_BYTES, _KEPT_LOG_BYTES = 1 << 20, 1 << 18
 _LEAST_STALE_S, _MOST_STALE_S = 1.0, 60.0
+
+
+def is_link(name: str) -> bool:
+    """Whether the host has an interface of this name: asked twice a second."""
+    return os.path.exists(f"/sys/class/net/{name}")  # noqa: PTH110
 
 
 class Daemon:
@@ -51,7 +59,8 @@ class Daemon:
         self._dns: DnsServer | None = None
         self._dns_trouble = ""
         self._is_routed = False
-        self._needs_ssh_config = True
+        self._route_not_before = 0.0
+        self._ssh_config_version: int | None = None
         # For what may take its time, one thing after the other; and for what guests may make take as long as they like.
         self._aside = concurrent.futures.ThreadPoolExecutor(1)
         self._slow = concurrent.futures.ThreadPoolExecutor(1)
@@ -73,6 +82,8 @@ class Daemon:
         finally:
             for task in (*tasks, ending):
                 task.cancel()
+            if not self._again:
+                await self._unroute()
             if self._dns is not None:
                 await self._dns.close()
             await self._service.close()
@@ -108,30 +119,50 @@ class Daemon:
         await asyncio.get_running_loop().run_in_executor(executor, act, *arguments)
 
     async def _look(self) -> None:
-        self._needs_ssh_config |= self._watch.look()
+        version = self._watch.look()
         for machine in self._watch.find_untidy():
             await self._do(self._aside, self._watch.tidy, machine)
         await self._route()
-        if self._needs_ssh_config:
+        if version != self._ssh_config_version:
             await self._do(self._aside, self._watch.write_ssh_config)
-            self._needs_ssh_config = False
+            self._ssh_config_version = version
 
     async def _route(self) -> None:
-        """Tell the host's resolver, as soon as there is a bridge to tell it of."""
-        has_bridge = os.path.exists(f"/sys/class/net/{self._machines.subnet.bridge}")  # noqa: PTH110 - twice a second
-        if not has_bridge or self._dns is None:
+        """Tell the host's resolver, as soon as there is a bridge to tell it of, and until it was told."""
+        if not is_link(self._machines.subnet.bridge) or self._dns is None:
             self._is_routed = False
-        elif not self._is_routed:
-            # Whether or not there is a resolver that can be told: it is asked once for each bridge.
-            self._is_routed = True
+            self._route_not_before = 0.0
+        elif not self._is_routed and self._route_not_before <= time.monotonic():
+            self._route_not_before = time.monotonic() + _ROUTE_AGAIN_S
             await self._do(self._aside, self._tell_resolver)
 
     def _tell_resolver(self) -> None:
         try:
-            if ensure_routed(self._machines.subnet, self._machines.settings.dns_listen):
+            self._is_routed = ensure_routed(self._machines.subnet, self._machines.settings.dns_listen)
+            if self._is_routed:
                 self._diary.note("systemd-resolved asks here for .vm")
         except BangerError as error:
             self._diary.note(f"systemd-resolved does not ask here for .vm: {error.message}")
+
+    async def _unroute(self) -> None:
+        """Names are not left pointing at a port where nobody is. It is tried once, and not waited for without end."""
+        try:
+            # In that thread, where it comes after a word with the resolver that is under way.
+            await asyncio.wait_for(self._do(self._aside, self._untell_resolver), _UNROUTE_S)
+        except TimeoutError:
+            if self._is_routed:
+                self._diary.note("systemd-resolved still asks here for .vm: it could not be told in time")
+
+    def _untell_resolver(self) -> None:
+        if not self._is_routed:
+            return
+        try:
+            unroute(self._machines.subnet, self._machines.settings.dns_listen)
+            self._is_routed = False
+            self._diary.note("systemd-resolved no longer asks here for .vm")
+        except (BangerError, OSError, ImportError) as error:
+            # Of one that ends because its code is gone, not everything can be loaded.
+            self._diary.note(f"systemd-resolved still asks here for .vm: {error}")
 
     async def _sample(self) -> None:
         await self._do(self._aside, self._watch.sample)

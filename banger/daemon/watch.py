@@ -23,6 +23,8 @@ from banger.machine.usage import find_idle_s, hold_unused
 
 # After what was refused (a sudo that wants a password, say), and for a guest that does not answer.
 _AGAIN_S = 30.0
+# How often the use of a machine is noted at most, unless it is stopped within minutes.
+_NOTE_S = 60.0
 
 
 class Watch:
@@ -39,14 +41,13 @@ class Watch:
         self._samples: dict[str, tuple[Sample | None, Sample | None]] = {}
         self._not_before: dict[str, float] = {}
 
-    def look(self) -> bool:
-        """Read the records if they have changed; whether they have."""
+    def look(self) -> int:
+        """Read the records if they have changed. Gives their version, by which each caller sees what is new to it."""
         version = self._machines.records.version()
-        if version == self._version:
-            return False
-        self._known = self._machines.records.list()
-        self._version = version
-        return True
+        if version != self._version:
+            self._known = self._machines.records.list()
+            self._version = version
+        return version
 
     def machines(self) -> list[Machine]:
         self.look()
@@ -94,12 +95,17 @@ class Watch:
     def stop_stale(self, after_s: int) -> None:
         """Stop what runs and was not used for so long. A guest may take its time over each question."""
         slow = self._slow
+        # Asked long before that too: a connection that ends in between has to have been seen.
+        known_for_s = min(_NOTE_S, after_s / 10)
         for machine in slow.records.list():
             if machine.state is not State.RUNNING or self._not_before.get(machine.id, 0.0) > time.monotonic():
                 continue
-            if time.time() - machine.used_at < after_s:
+            if time.time() - machine.used_at < known_for_s:
                 continue
             try:
+                # No session waits for this question: the lock comes only when it matters.
+                if find_idle_s(slow, machine, time.time()) < after_s:
+                    continue
                 with hold_unused(slow, machine) as is_unused:
                     idle_s = find_idle_s(slow, machine, time.time()) if is_unused else 0.0
                     if idle_s >= after_s:

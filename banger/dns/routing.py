@@ -63,12 +63,19 @@ def ensure_routed(subnet: Subnet, listen: tuple[str, int]) -> bool:
     return True
 
 
-def unroute(subnet: Subnet) -> None:
-    """resolved knows nothing of ours any more. Raises `BangerError` like `ensure_routed`."""
+def unroute(subnet: Subnet, listen: tuple[str, int] | None = None) -> None:
+    """resolved knows nothing of ours any more. With `listen`, a way that leads to another server stays as it is: it is
+    another user's. Costs and raises like `ensure_routed`.
+    """
     if not resolved.is_running():
         return
-    if resolved.find_route(subnet.bridge) in (None, resolved.Route(frozenset(), frozenset())):
+    route = resolved.find_route(subnet.bridge)
+    if route in (None, resolved.Route(frozenset(), frozenset())):
         return
+    if listen is not None:
+        server = _find_local_server(listen)
+        if server is None or route != resolved.plan_route(subnet, server):
+            return
     if os.geteuid() == 0:
         resolved.remove_route(subnet)
     else:

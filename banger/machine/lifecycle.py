@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,32 +251,28 @@ def kill(machines: Machines, machine: Machine, number: signal.Signals = signal.S
 
 
 def reclaim(machines: Machines, machine: Machine) -> bool:
-    """Give back what a machine held whose monitor has ended by itself. False when somebody else is busy with it."""
+    """Give back what a machine held whose monitor has ended by itself. False when somebody else is at it, or was."""
     try:
-        with try_locked(machines.folder(machine)) as is_ours:
+        with try_locked(_find_lock(machines.folder(machine))) as is_ours:
             if not is_ours:
                 return False
             machine = machines.records.refresh(machine)
-            if machine.state is State.STOPPED and machine.runtime:
-                _free_host(machines, machine)
-                machines.records.update(machine, process=None, runtime="")
+            if machine.state is not State.STOPPED or not machine.runtime:
+                return False
+            _free_host(machines, machine)
+            machines.records.update(machine, process=None, runtime="")
+            return True
     except BangerError as error:
         # Deleted meanwhile.
         if error.reason is not Reason.NOT_FOUND:
             raise
-    return True
+        return False
 
 
 def delete(machines: Machines, machine: Machine, *, only_if: Callable[[Machine], bool] = lambda _machine: True) -> bool:
     """Everything of the machine goes, whatever state it is in. Nothing, and False, unless `only_if` holds by then."""
     folder = machines.folder(machine)
-    if not folder.exists():
-        # Its creator died between record and folder, or who deleted it between folder and record.
-        if only_if(machines.records.refresh(machine)):
-            machines.records.remove(machine)
-            return True
-        return False
-    with locked(folder):
+    with _locked_even_without(folder):
         machine = machines.records.refresh(machine)
         if not only_if(machine):
             return False
@@ -284,11 +280,12 @@ def delete(machines: Machines, machine: Machine, *, only_if: Callable[[Machine],
         if machine.process is not None and processes.is_alive(machine.process):
             _kill(machine.process)
         _free_host(machines, machine)
-        # From here on it is half made, for whoever comes when we have died. On a full disk that cannot be written: what
-        # is removed makes room.
+        # From here on it is half made and holds nothing, for whoever comes when we have died. On a full disk that
+        # cannot be written: what is removed makes room.
         with contextlib.suppress(BangerError):
-            machines.records.update(machine, creator=processes.identify_self())
-        shutil.rmtree(folder)
+            machines.records.update(machine, creator=processes.identify_self(), process=None, runtime="")
+        if folder.exists():
+            shutil.rmtree(folder)
         machines.records.remove(machine)
     return True
 
@@ -326,6 +323,27 @@ def _free_host(machines: Machines, machine: Machine) -> None:
         network.disconnect(machines.subnet, machine.address)
     # A builder without a network has one all the same.
     shutil.rmtree(machines.runtime(machine), ignore_errors=True)
+
+
+def _find_lock(folder: Path) -> Path:
+    """What to lock for a machine: its folder, or the one of all machines while it has none.
+
+    It has none when its creator died before it was made, or who deleted it after it was removed, or when somebody
+    removed it by hand.
+    """
+    if folder.exists():
+        return folder
+    ensure_private(folder.parent)
+    return folder.parent
+
+
+@contextlib.contextmanager
+def _locked_even_without(folder: Path) -> Iterator[None]:
+    with locked(found := _find_lock(folder)), contextlib.ExitStack() as more:
+        # Made while we waited.
+        if found != folder and folder.exists():
+            more.enter_context(locked(folder))
+        yield
 
 
 def _refuse_half_made(machine: Machine) -> None:

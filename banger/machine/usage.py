@@ -1,7 +1,7 @@
 """Whether anybody uses a machine, so that one that was forgotten can be stopped.
 
 A session of banger's holds a lock for its length, which the kernel frees with the process; its end is noted in the
-record. Other ssh connections are seen in the guest.
+record. Other ssh connections are seen in the guest, and noted by whoever sees them.
 """
 
 from __future__ import annotations
@@ -52,8 +52,12 @@ def hold_unused(machines: Machines, machine: Machine) -> Iterator[bool]:
 
 
 def find_idle_s(machines: Machines, machine: Machine, now: float) -> float:
-    """For how long nobody has used a machine that runs and has no session; 0 while an ssh connection is open."""
+    """For how long nobody has used a machine that runs and has no session; 0 while an ssh connection is open.
+
+    Such a connection is noted in the record: its end will be seen by nobody.
+    """
     if _has_connection(machines, machine):
+        machines.records.update(machine, used_at=now)
         return 0.0
     return max(0.0, now - machines.records.refresh(machine).used_at)
 

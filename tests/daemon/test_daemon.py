@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -10,11 +13,20 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
+import banger.daemon.daemon as daemon_module
+from banger.daemon.client import ask
 from banger.daemon.unit import format_unit
+from banger.errors import BangerError, Reason
+from banger.machine.machines import Machines
+from banger.network import Subnet
+from banger.settings import parse_settings
 from banger.vmm.process import identify
 from tests.daemon.conftest import Daemon, wait_until
 from tests.ordinary_user import UID
@@ -181,6 +193,120 @@ def test_a_port_in_use_is_told_and_the_rest_works(daemon: Daemon) -> None:
         assert str(daemon.port) in daemon.status()["dns"]["trouble"]
         assert str(daemon.port) in daemon.succeed("daemon", "status")
     wait_until(lambda: daemon.status()["dns"]["serves"])
+
+
+@dataclass
+class Resolver:
+    """A host's resolver that can be told, or not, and a daemon of this process that tells it."""
+
+    answers: list[bool | BangerError]
+    asked: list[float] = field(default_factory=list)
+    untold: list[tuple[str, int] | None] = field(default_factory=list)
+    untell: Callable[[], None] = lambda: None
+
+    def ensure_routed(self, _subnet: Subnet, _listen: tuple[str, int]) -> bool:
+        self.asked.append(time.monotonic())
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, BangerError):
+            raise answer
+        return answer
+
+    def unroute(self, _subnet: Subnet, listen: tuple[str, int] | None = None) -> None:
+        self.untold.append(listen)
+        self.untell()
+
+    def run(self, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, until: Callable[[], object]) -> bool:
+        """From its begin to its end, which it is asked for once it is `until`; whether it wants to begin again."""
+        monkeypatch.setattr(daemon_module, "ensure_routed", self.ensure_routed)
+        monkeypatch.setattr(daemon_module, "unroute", self.unroute)
+        monkeypatch.setattr(daemon_module, "_LOOK_S", 0.01)
+        daemon.place.prepare()
+        monkeypatch.setattr(daemon_module, "is_link", lambda _name: True)
+        subnet = Subnet("banger-test", IPv4Network("10.213.77.0/29"))
+        settings = parse_settings({"dns": {"listen": f"127.0.0.1:{daemon.port}"}})
+        machines = Machines(daemon.records(), daemon.paths, settings, subnet)
+
+        def end() -> None:
+            try:
+                wait_until(until)
+            finally:
+                # One that begins again has ended by itself.
+                with contextlib.suppress(BangerError):
+                    ask(daemon.paths, "stop")
+
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            ended = executor.submit(end)
+            again = daemon_module.run_daemon(machines, daemon.place)
+            ended.result()
+        return again
+
+
+_REFUSED = BangerError("sudo wants a password", reason=Reason.NO_PERMISSION)
+
+
+def test_a_resolver_that_cannot_be_told_yet_is_told_later_and_only_once(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_module, "_ROUTE_AGAIN_S", 0.2)
+    resolver = Resolver([_REFUSED, False, _REFUSED, True])
+    told: list[float] = []
+
+    def is_told() -> bool:
+        if len(resolver.asked) >= 4:
+            told.append(time.monotonic())
+        # For a while longer: it is not asked again.
+        return bool(told) and time.monotonic() > told[0] + 1.0
+
+    assert not resolver.run(daemon, monkeypatch, is_told)
+    assert len(resolver.asked) == 4
+    assert all(later - earlier >= 0.2 for earlier, later in itertools.pairwise(resolver.asked))
+    assert resolver.untold == [("127.0.0.1", daemon.port)]
+
+
+@pytest.mark.parametrize("answer", [False, _REFUSED])
+def test_a_resolver_that_was_not_told_is_left_alone_at_the_end(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, answer: bool | BangerError
+) -> None:
+    resolver = Resolver([answer])
+    resolver.run(daemon, monkeypatch, lambda: resolver.asked)
+    assert len(resolver.asked) == 1
+    assert resolver.untold == []
+
+
+def test_one_that_begins_again_leaves_the_resolver_as_it_is(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon_module, "_RENEW_S", 0.2)
+    config = daemon.paths.config / "config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+
+    def change() -> bool:
+        if resolver.asked and not config.exists():
+            config.write_text('auto_stop_stale_after = "2h"\n')
+        return not daemon.place.socket.exists() and bool(resolver.asked)
+
+    resolver = Resolver([True])
+    assert resolver.run(daemon, monkeypatch, change)
+    assert resolver.untold == []
+
+
+@pytest.mark.parametrize("trouble", ["refused", "silent"])
+def test_a_resolver_that_cannot_be_untold_keeps_nobody_waiting(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trouble: str
+) -> None:
+    monkeypatch.setattr(daemon_module, "_UNROUTE_S", 0.3)
+    waiting = threading.Event()
+
+    def untell() -> None:
+        if trouble == "refused":
+            raise _REFUSED
+        waiting.wait(30)
+
+    resolver = Resolver([True], untell=untell)
+    began = time.monotonic()
+    resolver.run(daemon, monkeypatch, lambda: resolver.asked)
+    waiting.set()
+    assert time.monotonic() - began < 20
+    assert len(resolver.untold) == 1
+    assert "still asks here for .vm" in capsys.readouterr().err
 
 
 _ASK = """

@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
 from banger.daemon.client import ask
-from banger.machine.record import Wish
+from banger.daemon.diary import Diary
+from banger.daemon.watch import Watch
+from banger.guest.sockets import Protocol, Socket, State
+from banger.machine import lifecycle, usage
+from banger.machine.machines import Machines
+from banger.machine.record import Machine, Wish
 from banger.network import DEFAULT_SUBNET
+from banger.settings import parse_settings
 from tests.daemon.conftest import Daemon, dead_process, wait_until
+
+
+@pytest.fixture
+def watch(daemon: Daemon) -> Watch:
+    """Without a daemon around it."""
+    return Watch(Machines(daemon.records(), daemon.paths, parse_settings({})), Diary())
+
+
+@dataclass
+class Guest:
+    """What the agent of every machine tells, and which machines were stopped."""
+
+    has_connection: bool
+    stopped: list[str]
+
+    def sockets(self, *_protocols: Protocol) -> list[Socket]:
+        return [Socket(Protocol.TCP, 22, State.ESTABLISHED, is_local=False)] if self.has_connection else []
+
+    @contextlib.contextmanager
+    def talk(self, *_arguments: object) -> Iterator[Guest]:
+        yield self
+
+
+@pytest.fixture
+def guest(monkeypatch: pytest.MonkeyPatch) -> Guest:
+    made = Guest(True, [])
+    monkeypatch.setattr(usage, "talk", made.talk)
+
+    def stop(_machines: Machines, machine: Machine) -> None:
+        made.stopped.append(machine.name)
+
+    monkeypatch.setattr(lifecycle, "stop", stop)
+    return made
 
 
 def test_names_of_machines_that_run_resolve(daemon: Daemon) -> None:
@@ -35,6 +78,24 @@ def test_the_ssh_configuration_follows_the_records(daemon: Daemon) -> None:
     wait_until(lambda: "late.vm" in config.read_text())
     daemon.records().remove(machine)
     wait_until(lambda: "late.vm" not in config.read_text())
+
+
+def test_a_change_that_others_ask_about_first_reaches_the_ssh_configuration_too(daemon: Daemon) -> None:
+    daemon.start()
+    config = daemon.paths.config / "ssh_config"
+    for name in ("one", "two", "three"):
+        daemon.add(name)
+        # The daemon reads the records for this answer, before it looks at them by itself.
+        assert name in {each["name"] for each in ask(daemon.paths, "machines")}
+        wait_until(lambda name=name: config.exists() and f"{name}.vm" in config.read_text())  # type: ignore[misc]
+
+
+def test_each_that_looks_sees_a_change_whoever_looked_before(daemon: Daemon, watch: Watch) -> None:
+    before = watch.look()
+    assert watch.look() == before
+    machine = daemon.add("web", runs=True)
+    assert watch.addresses() == {"web": machine.address}
+    assert watch.look() != before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving back needs root")
@@ -92,3 +153,32 @@ def test_a_machine_that_nobody_can_be_asked_about_is_not_stopped(daemon: Daemon)
     wait_until(lambda: "web: " in daemon.log())
     assert "not used for" not in daemon.log()
     assert daemon.records().refresh(machine).state == "running"
+
+
+def test_a_machine_is_not_stopped_as_soon_as_a_long_ssh_session_ends(
+    daemon: Daemon, watch: Watch, guest: Guest
+) -> None:
+    machine = daemon.add("web", runs=True)
+    daemon.records().update(machine, used_at=time.time() - 590.0)
+    watch.stop_stale(600)
+    noted = daemon.records().refresh(machine).used_at
+    assert noted == pytest.approx(time.time(), abs=30.0)
+    # Not more than once a minute.
+    watch.stop_stale(600)
+    assert daemon.records().refresh(machine).used_at == noted
+    guest.has_connection = False
+    daemon.records().update(machine, used_at=time.time() - 70.0)
+    watch.stop_stale(600)
+    assert guest.stopped == []
+    daemon.records().update(machine, used_at=time.time() - 601.0)
+    watch.stop_stale(600)
+    assert guest.stopped == ["web"]
+
+
+def test_a_machine_with_a_session_of_bangers_is_not_stopped(daemon: Daemon, watch: Watch, guest: Guest) -> None:
+    machine = daemon.add("web", runs=True)
+    daemon.records().update(machine, used_at=1.0)
+    guest.has_connection = False
+    with usage.in_session(Machines(daemon.records(), daemon.paths, parse_settings({})), machine):
+        watch.stop_stale(600)
+    assert guest.stopped == []
