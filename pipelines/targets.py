@@ -86,7 +86,7 @@ class Targets:
         self.check_kernel(kernel, may_ask=not anew)
         local = find_image(self.images, text, may_be_damaged=anew)
         if local is not None and not anew:
-            return self._plan_local(local, self.images)
+            return self._plan_local(local, IMAGE_ROLES, self.images)
         if not anew:
             pulled = self._find_in_catalogs(Kind.IMAGE, text, name or text, find_recipe(text), kernel)
             if pulled is not None:
@@ -261,7 +261,7 @@ class Targets:
         """With `anew`, built from its packages even when it is here, and no catalog is asked."""
         local = None if anew else self.kernels.find(name)
         if local is not None:
-            return self._plan_local(local, self.kernels)
+            return self._plan_local(local, KERNEL_ROLES, self.kernels)
         if not anew:
             pulled = self._find_in_catalogs(Kind.KERNEL, name, name, find_kernel_recipe(name))
             if pulled is not None:
@@ -290,8 +290,8 @@ class Targets:
         pulled = self._find_in_catalogs(Kind.KERNEL, parse_name(name, "a kernel"), name, instead)
         return pulled or self.plan_kernel(name, anew=True)
 
-    def _plan_local(self, local: Named, names: Names) -> Target:
-        """With all that the name has: a name whose files are mended keeps what only tells of where it came from."""
+    def _plan_local(self, local: Named, roles: tuple[str, ...], names: Names) -> Target:
+        """A name whose files are mended is given all that it has, also what only tells of where that came from."""
         local.restore(self.store)
         artifacts = {}
         for record in local.records.values():
@@ -306,8 +306,11 @@ class Targets:
                 parameters=record.parameters,
                 inputs=dict(record.inputs),
             )
-            artifacts.update({role: step.output(role) for role in record.outputs})
-        return plan_named(self.store, names, local.name, artifacts, local.details, is_here=True)
+            # By one of its outputs the name gets all of a step's.
+            wanted = [role for role in record.outputs if role in roles] or list(record.outputs)
+            artifacts.update({role: step.output(role) for role in wanted})
+        whole = plan_named(self.store, names, local.name, artifacts, local.details, is_here=True)
+        return replace(whole, artifacts={role: made for role, made in artifacts.items() if role in roles})
 
 
 def find_image(images: Names, text: str, *, may_be_damaged: bool = False) -> Named | None:
