@@ -3,8 +3,8 @@
 It holds busybox, the QEMU guest agent, an ssh server, their libraries, and the scripts of `pipelines/runtime/`. The
 programs are patched to find their loader and libraries in /run/banger/lib, where /init puts them, so they run in an
 image with another libc or none. The few modules that reach the disks (`drivers.py`) are an archive of their own behind
-it: the kernel takes archives that follow each other as one, and of files with the same name the last (its
-Documentation/driver-api/early-userspace/buffer-format.rst).
+it: the kernel takes archives that follow each other as one, and of files with the same name the last, and skips zeros
+between and behind them (its Documentation/driver-api/early-userspace/buffer-format.rst).
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ _LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib
 _LOADER = "ld-linux-x86-64.so.2"
 _GUEST_LIBRARIES = "/run/banger/lib"
 _MAX_LINKS = 8
+# What lies behind the archives: the kernel skips it. QEMU puts the end of an initramfs where SeaBIOS may still write
+# before the kernel is there (its tables take 256 KiB at most, of which QEMU leaves out 160): once in 80 boots it did.
+TAIL = bytes(128 << 10)
 _BASE = "the default kernel's initramfs"
 # The runtime has some 15 MiB; its frame, of level 19, a window of 8 MiB.
 _MAX_RUNTIME_BYTES = 512 << 20
@@ -63,7 +66,7 @@ def plan_initramfs(kernel: str, system: Artifact, drivers: Artifact) -> Step:
     return Step(
         name=f"initramfs:{kernel}",
         kind="initramfs",
-        version=3,
+        version=4,
         build=_build,
         outputs=("initramfs",),
         parameters={
@@ -88,12 +91,13 @@ def plan_other_initramfs(kernel: str, base: Artifact, drivers: Artifact, initrd:
                 Cursor(iter(lambda: base.read(CHUNK_BYTES), b""), _BASE).copy(length, sink)
             with job.input("drivers").open("rb") as archive:
                 job.copy(archive, sink, "adding the drivers")
+            sink.write(TAIL)
 
     return Step(
         # Another name than that of the one it is made from, which may be of a kernel of the same name.
         name=f"other-initramfs:{kernel}",
         kind="other-initramfs",
-        version=1,
+        version=2,
         build=build,
         outputs=("initramfs",),
         parameters={"initrd": None if initrd is None else initrd.digest},
@@ -132,7 +136,7 @@ def _measure_runtime(initramfs: IO[bytes]) -> int:
 
 def runtime_version() -> str:
     """Changes whenever the guest's side of banger does."""
-    whole = blake3.blake3(repr((NEEDED, _PROGRAMS, _PLUGINS, RUNTIME_PACKAGES)).encode())
+    whole = blake3.blake3(repr((NEEDED, _PROGRAMS, _PLUGINS, RUNTIME_PACKAGES, len(TAIL))).encode())
     for name, content in sorted(_read_scripts().items()):
         whole.update(name.encode() + b"\0" + content + b"\0")
     return whole.hexdigest()[:12]
@@ -147,6 +151,7 @@ def _build(job: Job) -> None:
         with compress_archive(sink) as packed:
             _write_archive(CpioWriter(packed), programs, libraries)
         sink.write(job.input("drivers").read_bytes())
+        sink.write(TAIL)
 
 
 class System:

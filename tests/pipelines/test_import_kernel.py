@@ -21,7 +21,7 @@ from pipelines.content import open_file, open_path
 from pipelines.cpio import CpioWriter
 from pipelines.graph import build
 from pipelines.import_kernel import KernelFiles, plan_imported_kernel
-from pipelines.initramfs import runtime_version
+from pipelines.initramfs import TAIL, runtime_version
 from pipelines.targets import Targets
 from tests.pipelines.conftest import Recorder
 from tests.pipelines.kernels import ELF, PACKERS, RELEASE, give_default_kernel, make_bzimage, make_elf
@@ -62,6 +62,8 @@ def _refuse(targets: Targets, files: KernelFiles, name: str = "mine") -> BangerE
 def _read_archives(initramfs: bytes) -> list[bytes]:
     """The names and contents of each zstd archive, as they are."""
     found = []
+    assert initramfs.endswith(TAIL)
+    initramfs = initramfs.removesuffix(TAIL)
     while initramfs:
         frame = zstandard.ZstdDecompressor().decompressobj()
         found.append(frame.decompress(initramfs))
