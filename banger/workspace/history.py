@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from banger.workspace.git import find_git, plan_environment, run_git, split_names
 from banger.workspace.repository import Author, Repository, find_author, find_origin, find_place
-from banger.workspace.snapshot import Snapshot
+from banger.workspace.snapshot import COMPARED, Snapshot
 
 DEPTH = 50
 # Of the host's configuration: what decides how git reads and writes the files that are there.
@@ -193,9 +193,8 @@ def _plan_config(repository: Repository) -> dict[str, str]:
     config = {"core.repositoryformatversion": "0" if is_old else "1"}
     if not is_old:
         config["extensions.objectformat"] = repository.object_format
-    # The files were written by nobody there: their times and sizes are the host's, the rest is not.
-    config |= {"core.bare": "false", "core.logallrefupdates": "true", "core.trustctime": "false"}
-    config["core.checkStat"] = "minimal"
+    config |= {"core.bare": "false", "core.logallrefupdates": "true"}
+    config |= COMPARED
     config |= _read_content_keys(repository)
     origin = find_origin(repository)
     if origin is not None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from banger.workspace.git import ask_git, join_names, plan_environment, run_git, split_names
 from banger.workspace.repository import Repository, find_place
 from banger.workspace.selection import File, Kind, Selection
+
+# What git compares of a file in the guest: nobody wrote it there, its time and size are the host's and the rest is not.
+COMPARED = {"core.trustctime": "false", "core.checkStat": "minimal"}
 
 _GITLINK = "160000"
 _KINDS = {"120000": Kind.SYMLINK, _GITLINK: Kind.FOLDER}
@@ -41,15 +45,41 @@ def copy_index(repository: Repository, copy: Path) -> Path | None:
     source = find_place(repository.root, "index")
     if not source.exists():
         return None
-    shutil.copyfile(source, copy)
-    # Its time says which of its entries git has to look at again: whole seconds, as is all that the guest compares.
-    second_ns = source.stat().st_mtime_ns // 1_000_000_000 * 1_000_000_000
-    os.utime(copy, ns=(second_ns, second_ns))
+    # With its time, which says of which entries git has to look at the content.
+    shutil.copy2(source, copy)
+    environment = plan_environment(index=copy)
+    change = ["-c", "index.sparse=false", "update-index", "-q", "--force-write-index"]
+    change += ["--no-split-index", "--no-untracked-cache", "--no-fsmonitor"]
     # What was only touched is found unchanged here, where the filters are that can tell.
-    words = ["update-index", "-q", "--unmerged", "--refresh"]
-    words += ["--no-split-index", "--no-untracked-cache", "--no-fsmonitor", "--force-write-index"]
-    run_git(["-c", "index.sparse=false", *words], repository.root, environment=plan_environment(index=copy))
+    run_git([*change, "--unmerged", "--refresh"], repository.root, environment=environment)
+    if unseen := _list_unseen(repository, copy):
+        run_git([*change, "-z", "--index-info"], repository.root, environment=environment, stdin=join_names(unseen))
     return copy
+
+
+def _list_unseen(repository: Repository, index: Path) -> list[str]:
+    """The entries of files that the host knows to be changed by their inodes alone, which the guest cannot compare.
+
+    As update-index takes them; it gives them neither time nor size, so git looks at the content.
+    """
+    # As young as the guest's will be.
+    os.utime(index, (time.time() + 1, time.time() + 1))
+    seen = set(_list_dirty(repository, index, [f"{key}={value}" for key, value in COMPARED.items()]))
+    return [entry for entry in _list_dirty(repository, index, []) if entry not in seen]
+
+
+def _list_dirty(repository: Repository, index: Path, settings: list[str]) -> list[str]:
+    words = [word for setting in settings for word in ("-c", setting)]
+    words += ["diff-files", "--raw", "-z", "--ignore-submodules=all"]
+    listed = run_git(words, repository.root, environment=plan_environment(index=index)).stdout
+    # git-diff-files(1), RAW OUTPUT FORMAT: ":mode mode object object status", then the path.
+    fields = iter(split_names(listed))
+    dirty: dict[str, str | None] = {}
+    for head, path in zip(fields, fields, strict=True):
+        mode, _, name, _, status = head.removeprefix(":").split(" ")
+        # One in conflict comes twice, first as such, and stays as it is.
+        dirty.setdefault(path, f"{mode} {name}\t{path}" if status in ("M", "T") else None)
+    return [entry for entry in dirty.values() if entry is not None]
 
 
 def write_tree(repository: Repository, selection: Selection, index: Path, objects: Path) -> str:

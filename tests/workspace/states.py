@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 
 from tests.workspace.repositories import Tree
@@ -40,6 +41,17 @@ def dirty_of_the_same_size_and_time(tree: Tree) -> None:
     found = place.stat()
     tree.write("a.txt", place.read_bytes().swapcase())
     os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+@state
+def dirty_of_the_same_size_and_time_long_after(tree: Tree) -> None:
+    """The index is younger than the file, so only the time of the inode's change tells git to look: in seconds."""
+    place = tree.path / "a.txt"
+    os.utime(place, (1_000_000_000, 1_000_000_000))
+    tree.git("update-index", "--refresh")
+    time.sleep(1 - time.time() % 1 + 0.01)
+    tree.write("a.txt", place.read_bytes().swapcase())
+    os.utime(place, (1_000_000_000, 1_000_000_000))
 
 
 @state
