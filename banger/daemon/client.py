@@ -16,10 +16,11 @@ from banger.errors import BangerError, Reason
 from banger.paths import Paths
 from banger.run import child_environment
 
-_ANSWER_S = 2.0
-_START_S = 10.0
+# Patience with a host that has much else to do: one that works answers at once.
+_ANSWER_S = 5.0
+_START_S = 20.0
 # For how long one that holds the lock may not answer: it may have begun just now, or begin again.
-_BEGIN_S = 3.0
+_BEGIN_S = 10.0
 _POLL_S = 0.02
 
 

@@ -133,8 +133,11 @@ class Daemon:
             self._is_routed = False
             self._route_not_before = 0.0
         elif not self._is_routed and self._route_not_before <= time.monotonic():
-            self._route_not_before = time.monotonic() + _ROUTE_AGAIN_S
-            await self._do(self._aside, self._tell_resolver)
+            try:
+                await self._do(self._aside, self._tell_resolver)
+            finally:
+                # From its end: a resolver that answers slowly has its pause, too.
+                self._route_not_before = time.monotonic() + _ROUTE_AGAIN_S
 
     def _tell_resolver(self) -> None:
         try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from banger.vmm.process import identify
 from tests.boot.bare import register_bare
 from tests.boot.host import OUTSIDE_ADDRESS, Home, Host, link_home, run
 
@@ -52,7 +53,7 @@ def show(host: Host, home: Home, machine: dict[str, Any]) -> Callable[[], dict[s
     return lambda: json.loads(host.succeed("vm", "show", NAME, home=home))
 
 
-def _wait_until(holds: Callable[[], object], seconds: float = 20) -> None:
+def _wait_until(holds: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it never came to be so"
@@ -159,7 +160,7 @@ def test_it_grows_and_its_log_is_followed_through_a_restart(
     assert len(sizes) == 2
     assert (processors, kept) == ("2", "kept")
     follower.terminate()
-    said, _ = follower.communicate(timeout=30)
+    said, _ = follower.communicate(timeout=60)
     assert said.count(b"Linux version") == 2
 
 
@@ -169,7 +170,7 @@ def test_a_monitor_that_is_killed_is_noticed_and_tidied_up_after(
     os.kill(show()["pid"], 9)
     _wait_until(lambda: host.taps() == [])
     assert show()["state"] == "stopped"
-    assert "its monitor has ended" in host.succeed("daemon", "logs", home=home).decode()
+    _wait_until(lambda: b"its monitor has ended" in host.succeed("daemon", "logs", home=home))
     host.succeed("vm", "start", NAME, home=home)
 
 
@@ -178,6 +179,7 @@ def test_a_daemon_that_is_killed_comes_back_with_the_next_command(
 ) -> None:
     pid = json.loads(host.succeed("daemon", "status", "--json", home=home))["pid"]
     os.kill(pid, 9)
+    _wait_until(lambda: identify(pid) is None)
     assert host.succeed("vm", "exec", NAME, "--", "echo", "still here", home=home) == b"still here\n"
     _wait_until(lambda: host.banger("daemon", "status", home=home).returncode == 0)
     assert show()["state"] == "running"
@@ -186,13 +188,13 @@ def test_a_daemon_that_is_killed_comes_back_with_the_next_command(
 def test_one_that_nobody_uses_is_stopped(host: Host, home: Home, show: Callable[[], dict[str, Any]]) -> None:
     config = home.root / "config/banger/config.toml"
     config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text('auto_stop_stale_after = "3s"\n')
-    session = host.start("vm", "exec", NAME, "--", _BUSYBOX, "sleep", "14", home=home)
+    config.write_text('auto_stop_stale_after = "6s"\n')
+    session = host.start("vm", "exec", NAME, "--", _BUSYBOX, "sleep", "20", home=home)
     # The daemon sees another configuration by itself, and a session for as long as there is one.
     _wait_until(lambda: b"beginning again" in host.succeed("daemon", "logs", home=home))
     assert session.wait(timeout=60) == 0
     assert show()["state"] == "running"
-    _wait_until(lambda: show()["state"] == "stopped", 60)
+    _wait_until(lambda: show()["state"] == "stopped", 120)
     assert "not used for" in host.succeed("daemon", "logs", home=home).decode()
     config.unlink()
     refused = host.banger("vm", "kill", NAME, home=home)

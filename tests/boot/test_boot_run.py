@@ -81,7 +81,7 @@ def test_a_signal_during_the_command_deletes_an_rm_machine(
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said.decode()
     host.assert_nothing_left()
 

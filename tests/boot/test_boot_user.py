@@ -20,9 +20,17 @@ from tests.ordinary_user import UID, become_user
 _HELPER_ONLY = f"lab ALL=(root) NOPASSWD: {' '.join(plan_helper())} *"
 _SHAPE = "--image bare --memory 256M --disk-size 128M"
 _QUICK_START = f"""
-banger vm run --rm {_SHAPE} -- sh -c 'exit 42' || echo "status $?"
+cd "$HOME"
+git init -q repo
+printf 'test:\\n\\techo done >result\\n' >repo/Makefile
+git -C repo add -A
+git -C repo -c user.name=lab -c user.email=lab@example.org commit -q -m one
+banger vm run --rm ./repo --export patch -- sh -c 'make test; exit 42' || echo "status $?"
+git -C repo apply ../patch
+cat repo/result
 banger vm run --detach --name mine {_SHAPE}
 banger vm exec mine -- id -u
+banger vm list --quiet
 banger vm ports mine
 banger daemon status | grep -o 'machines run; answers'
 banger vm set mine --no-nat
@@ -34,12 +42,16 @@ kill -9 "$(banger vm show mine | jq .pid)"
 for try in $(seq 100); do ip link | grep -q bgr || break; sleep 0.1; done
 ip link | grep bgr || echo "no TAP"
 banger vm list --all --quiet
-banger vm delete mine
+banger vm prune --force
+banger vm list --all --quiet
 banger daemon stop
 """
-_SAID = """status 42
+_SAID = """echo done >result
+status 42
+done
 mine
 0
+mine
 NAME   PORT   PROTOCOL   ADDRESS
 mine   22     tcp        mine.vm:22
 machines run; answers
@@ -67,7 +79,8 @@ def test_the_quick_start_needs_no_right_but_the_network_helper(
     host: Host, built: Home, home: Home, tmp_path: Path
 ) -> None:
     # A copy: a hard link would still be root's.
-    shutil.copytree(built.state / "kernels", home.state / "kernels")
+    for kind in ("kernels", "images"):
+        shutil.copytree(built.state / kind, home.state / kind)
     register_bare(home)
     for folder in (home.root, home.runtime):
         run("chown", "-R", str(UID), str(folder))

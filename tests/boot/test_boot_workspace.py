@@ -195,9 +195,10 @@ def test_a_ctrl_c_while_changes_are_taken_out_changes_nothing(host: Host, reposi
         _out, said = child.communicate(timeout=60)
         if child.returncode == 0:
             continue
-        assert child.returncode == 130, said
+        # The second is Python's own, before banger's code has begun.
+        assert child.returncode in (130, -signal.SIGINT), said
         assert digest_tree(repository) == before
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while ask(host, "sh", "-c", "ls -d /tmp/banger-* 2>/dev/null | wc -l") != "0\n":
         assert time.monotonic() < deadline
     assert (
@@ -216,7 +217,7 @@ def test_a_ctrl_c_while_all_is_sent_again_changes_nothing_there(host: Host, repo
     child.send_signal(signal.SIGINT)
     _out, said = child.communicate(timeout=60)
     assert child.returncode == 130, said
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while ask(host, "sh", "-c", "ls -d /root/.banger-incoming 2>/dev/null | wc -l") != "0\n":
         assert time.monotonic() < deadline
     assert (ask(host, "sh", "-c", look), digest_tree(repository)) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -88,6 +89,16 @@ def line_after_tab(cli: Cli, shell: str, typed: str) -> str:
     finally:
         os.close(terminal)
         os.waitpid(pid, 0)
+
+
+def read_rest(terminal: int) -> bytes:
+    """All that is said until everybody has left the terminal; one read may give a part of it."""
+    said = b""
+    with contextlib.suppress(OSError):  # EIO: the other end is closed, and everything was read
+        while block := os.read(terminal, 65536):
+            said += block
+    os.close(terminal)
+    return said
 
 
 def _read_until(terminal: int, wanted: re.Pattern[str]) -> re.Match[str]:

@@ -21,6 +21,7 @@ from banger.vmm.process import identify_self
 from cache import Object, Store
 from cache.layout import gc_path
 from cache.locks import hold
+from tests.cli.shells import read_rest
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -227,13 +228,6 @@ def test_on_a_terminal_the_end_is_the_same(cli: Cli, term: str) -> None:
         [banger, "cache", "verify"], env=cli.variables(), stdin=theirs, stdout=theirs, stderr=theirs, timeout=60
     )
     os.close(theirs)
-    said = b""
-    try:
-        while block := os.read(ours, 65536):
-            said += block
-    except OSError:
-        # The other end is closed, and everything was read.
-        pass
-    os.close(ours)
     assert done.returncode == 1
+    said = read_rest(ours)
     assert re.search(rb"wrong-hash: .*\n.*1 objects, 7 B, \d+ MB/s: 1 found, 0 repaired", said)

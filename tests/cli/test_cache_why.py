@@ -21,6 +21,7 @@ from pipelines.job import Job
 from pipelines.naming import plan_named
 from pipelines.reporter import Silent
 from pipelines.step import Step
+from tests.cli.shells import read_rest
 from tests.oci.layers import file, layer, write_layout
 from tests.oci.registries import Registry, run_registry
 
@@ -177,20 +178,16 @@ def test_colours_are_for_terminals_and_not_for_those_who_want_none(filled: Cli) 
 
 def _on_terminal(cli: Cli, changes: dict[str, str]) -> str:
     leader, follower = pty.openpty()
-    try:
-        subprocess.run(
-            [Path(sys.executable).with_name("banger"), "cache", "why", "mine"],
-            env={**cli.variables(), "TERM": "xterm", **changes},
-            stdout=follower,
-            stderr=subprocess.DEVNULL,
-            check=True,
-            timeout=60,
-        )
-        # All of it: the terminal holds more than that.
-        return os.read(leader, 65536).decode()
-    finally:
-        os.close(follower)
-        os.close(leader)
+    subprocess.run(
+        [Path(sys.executable).with_name("banger"), "cache", "why", "mine"],
+        env={**cli.variables(), "TERM": "xterm", **changes},
+        stdout=follower,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        timeout=60,
+    )
+    os.close(follower)
+    return read_rest(leader).decode()
 
 
 def test_what_comes_from_outside_moves_no_cursor(cli: Cli) -> None:

@@ -16,6 +16,7 @@ from banger.machine.console_log import rotate_log
 from banger.machine.record import Machine, Records, Wish
 from banger.network import DEFAULT_SUBNET
 from banger.vmm.process import identify, identify_self
+from tests.cli.shells import read_rest
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -45,10 +46,8 @@ def test_a_terminal_gets_it_escaped(cli: Cli) -> None:
     ours, theirs = pty.openpty()
     subprocess.run([_BANGER, "vm", "logs", "box"], env=cli.variables(), stdout=theirs, timeout=60, check=True)
     os.close(theirs)
-    said = os.read(ours, 65536)
-    os.close(ours)
     # The terminal itself makes CR LF of a line end.
-    assert said.decode() == "a\tb\r\n\\x1b[2J✓\r\n"
+    assert read_rest(ours).decode() == "a\tb\r\n\\x1b[2J✓\r\n"
 
 
 _TEXTS = {

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.shells import read_rest
+
 if TYPE_CHECKING:
     from conftest import Cli
 
@@ -76,15 +78,7 @@ def _on_a_terminal(cli: Cli, *words: str) -> str:
     banger = [os.path.join(os.path.dirname(sys.executable), "banger"), *words]  # noqa: PTH118, PTH120
     subprocess.run(banger, env=cli.variables(), stdin=theirs, stdout=theirs, stderr=theirs, timeout=60)
     os.close(theirs)
-    said = b""
-    try:
-        while block := os.read(ours, 65536):
-            said += block
-    except OSError:
-        # The other end is closed, and everything was read.
-        pass
-    os.close(ours)
-    return said.decode()
+    return read_rest(ours).decode()
 
 
 @pytest.mark.parametrize(

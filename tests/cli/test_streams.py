@@ -67,7 +67,7 @@ with open("found", "w") as found:
 
 def test_a_full_or_left_stderr_is_no_traceback(cli: Cli) -> None:
     assert _shell(cli, "banger vm show nope 2> /dev/full").returncode == 1
-    done = _shell(cli, "{ sleep 0.2; banger vm show nope; echo $? >&3; } 3> status 2>&1 | true; cat status; rm status")
+    done = _shell(cli, "{ sleep 1; banger vm show nope; echo $? >&3; } 3> status 2>&1 | true; cat status; rm status")
     assert done.stdout.split() == ["141"]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from banger.workspace.git import split_names
+from tests.cli.shells import read_rest
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -149,8 +150,7 @@ def test_no_terminal_gets_a_name_s_control_characters(cli: Cli, repo: Path) -> N
     with subprocess.Popen(words, env=cli.variables(), cwd=cli.home, stdout=theirs, stderr=subprocess.PIPE) as child:
         assert child.wait() == 0
     os.close(theirs)
-    shown = os.read(ours, 10_000)
-    os.close(ours)
+    shown = read_rest(ours)
     assert b"esc\\x1b[31m" in shown
     assert b"\x1b" not in shown
 

@@ -24,7 +24,7 @@ from banger.vmm.process import ProcessId, identify, identify_self
 from tests.ports import find_free_port
 
 _BIN = Path(sys.executable).parent
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 
 
 @dataclass
@@ -105,10 +105,11 @@ class Daemon:
         assert machine.process is not None
         os.kill(machine.process.pid, signal.SIGKILL)
         for child in self.children:
-            child.poll()
+            if child.pid == machine.process.pid:
+                child.wait()
 
     def digs(self, *words: str) -> str:
-        argv = ["dig", "+short", "+time=2", "+tries=1", "@127.0.0.1", "-p", str(self.port), *words]
+        argv = ["dig", "+short", "+time=20", "+tries=1", "@127.0.0.1", "-p", str(self.port), *words]
         return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
 
 

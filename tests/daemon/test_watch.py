@@ -108,7 +108,7 @@ def test_a_machine_whose_monitor_died_gives_back_what_it_held(daemon: Daemon) ->
     wait_until(lambda: not runtime.exists())
     wait_until(lambda: daemon.records().refresh(machine).process is None)
     assert daemon.records().refresh(machine).runtime == ""
-    assert "web: its monitor has ended" in daemon.log()
+    wait_until(lambda: "web: its monitor has ended" in daemon.log())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving back needs root")

@@ -13,10 +13,12 @@ _BUS = "/run/dbus/system_bus_socket"
 _CALL = """
 import json, sys
 from dataclasses import asdict
+from banger.dns import routing
 from banger.dns.routing import ensure_routed, find_routing, unroute
 from banger.errors import BangerError
 from banger.network import DEFAULT_SUBNET
 verb, address, port = sys.argv[1:]
+routing._PROBE_S = 30.0
 try:
     match verb:
         case "ensure": print(json.dumps(ensure_routed(DEFAULT_SUBNET, (address, int(port)))))

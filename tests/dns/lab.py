@@ -35,7 +35,7 @@ mount -t overlay -o "lowerdir=$1/usr:/usr" overlay /usr
 cp -a "$1/etc" /
 ldconfig
 """
-_PATIENCE_S = 20
+_PATIENCE_S = 60
 
 
 @dataclass

@@ -34,7 +34,7 @@ def port() -> Iterator[int]:
 
 
 def dig(port: int, *words: str) -> Said:
-    argv = ["dig", "@127.0.0.1", "-p", str(port), "+tries=1", "+timeout=5", *words]
+    argv = ["dig", "@127.0.0.1", "-p", str(port), "+tries=1", "+timeout=30", *words]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     head = re.search(r"status: (\w+), id", done.stdout)
     flags = re.search(r"^;; flags: ([a-z ]*);", done.stdout, re.MULTILINE)

@@ -17,6 +17,7 @@ from banger.dns.server import start_server
 from banger.errors import BangerError, Reason
 from tests.dns.questions import make_zone
 from tests.ordinary_user import UID
+from tests.ports import find_free_port
 
 LOOPBACK = "127.0.0.1"
 
@@ -44,17 +45,9 @@ def test_a_port_in_use_is_refused_with_the_name_of_who_has_it(kind: int, family:
 
 
 def take_port(family: int, kind: int) -> socket.socket:
-    """A port that nobody has of the other kind: other tests' connections have ports, too."""
-    while True:
-        taken = socket.socket(family, kind)
-        taken.bind(("::" if family == socket.AF_INET6 else LOOPBACK, 0))
-        with socket.socket(socket.AF_INET, other_kind(kind)) as probe:
-            try:
-                probe.bind((LOOPBACK, taken.getsockname()[1]))
-            except OSError:
-                taken.close()
-                continue
-        return taken
+    taken = socket.socket(family, kind)
+    taken.bind(("::" if family == socket.AF_INET6 else LOOPBACK, find_free_port()))
+    return taken
 
 
 def other_kind(kind: int) -> int:
@@ -102,7 +95,7 @@ def test_a_port_at_another_address_is_free(kind: int, theirs: str, ours: str, is
     family = socket.AF_INET6 if ":" in theirs else socket.AF_INET
     protocol = "udp" if kind == socket.SOCK_DGRAM else "tcp"
     with socket.socket(family, kind) as taken, socket.socket(socket.AF_INET, kind) as asker:
-        taken.bind((theirs, 0))
+        taken.bind((theirs, find_free_port()))
         if kind == socket.SOCK_STREAM:
             taken.listen()
         listen = (ours, taken.getsockname()[1])

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,21 +87,21 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     if os.geteuid() != 0:
         pytest.skip("namespaces need root")
-    (tmp_path / "home").mkdir()
-    (tmp_path / "folder").mkdir()
-    return Lab(tmp_path / "home", tmp_path / "folder")
+    # The folders of pytest are for root alone.
+    with tempfile.TemporaryDirectory(prefix="banger-lab-", dir="/var/tmp") as name:
+        root = Path(name)
+        root.chmod(0o711)
+        (root / "home").mkdir()
+        (root / "folder").mkdir()
+        yield Lab(root / "home", root / "folder")
 
 
 @pytest.fixture
 def user(lab: Lab) -> Lab:
     """An ordinary user, whom sudo lets do everything; their home is theirs."""
-    # The folders of pytest are root's alone.
-    for folder in lab.home.parents:
-        if not folder.stat().st_mode & 0o001:
-            folder.chmod(0o711)
     os.chown(lab.home, UID, UID)
     lab.sudoers = "lab ALL=(root) NOPASSWD: ALL"
     return lab

@@ -92,10 +92,13 @@ class Namespace:
     def serve(self, address, port):
         return self.start(sys.executable, "-I", "-c", _SERVE, address, port)
 
-    def ask(self, address, port, *, source="", timeout_s=0.8):
+    def ask(self, address, port, *, source="", timeout_s=30):
         """What a service answers, or None for no answer."""
         asked = self.python(_ASK, address, port, source, timeout_s, check=False)
         return asked.stdout.strip() if asked.returncode == 0 else None
+
+    def asks_in_vain(self, address, port, *, source=""):
+        return self.ask(address, port, source=source, timeout_s=0.8) is None
 
     def json(self, *argv):
         return json.loads(self.run(*argv).stdout)

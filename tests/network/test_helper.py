@@ -45,7 +45,7 @@ def test_qemu_opens_the_tap_as_its_owner_without_further_rights(host, user):
         user.argv(*argv, "-netdev", netdev), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while "LOWER_UP" not in host.links()["bgrac100005"]["flags"]:
             assert child.poll() is None, child.stderr.read()
             assert time.monotonic() < deadline

@@ -23,7 +23,7 @@ from pipelines.bundle import pack
 from pipelines.oci.signatures import load_signing_key
 from pipelines.publish import Published, parse_place, publish
 from pipelines.reporter import Reporter, Silent
-from tests.oci.team import PASSWORD, Team, register_kernel, targets_of
+from tests.oci.team import PASSWORD, Team, register_kernel, targets_of, wait_past
 from tests.oci.trouble import Trouble, trouble_before
 from tests.oci.user import BIN, User
 
@@ -298,6 +298,7 @@ def test_a_catalog_that_was_lost_goes_on_where_its_readers_were(team: Team, is_f
     team.tag("catalog", "stable").unlink()
     user = _make_job(team) if is_fresh else team.publisher
     team.build("tool", b"changed", user)
+    wait_past(before)
     assert team.publish("tool", user=user)["serial"] > before
     reader.banger("image", "pull", "tool")
 

@@ -292,7 +292,7 @@ def test_layers_are_downloaded_side_by_side_by_one_source(
     def download(layer: Descriptor) -> bytes:
         with open_verified(source, layer, QUICK) as blob:
             start = blob.read(1000)
-            at_once.wait(20)
+            at_once.wait(60)
             rest = blob.read()
             blob.finish()
             return start + rest

@@ -68,13 +68,14 @@ def bench(open_registry: Registry, tmp_path: Path, nobody: dict[str, str]) -> It
 def test_a_connection_that_breaks_in_the_middle_is_resumed_where_it_broke(bench: Bench, reset: bool) -> None:
     bench.faults.drop_after = [700_000, 0, 0, 900_000, 5]
     bench.faults.reset = reset
-    assert bench.download() == LAYER
+    # What was sent before a reset may be lost on the way, so none of these needs to be progress.
+    patience = Patience(attempts=6, first_s=0.005, longest_s=0.02)
+    assert read_verified(bench.source(), bench.layer, 1 << 30, patience) == LAYER
     ranges = bench.faults.ranges()
     assert len(ranges) == 6
     starts = [int(told.removeprefix("bytes=").removesuffix("-") or 0) for told in ranges]
     assert starts == sorted(starts)
     if not reset:
-        # What was sent before a reset may be lost on the way; before an orderly end nothing is.
         assert starts == [0, 700_000, 700_000, 700_000, 1_600_000, 1_600_005]
 
 

@@ -13,7 +13,7 @@ import pytest
 from banger.errors import Reason
 from catalog.bundle import ROLES, Kind
 from pipelines.oci.signatures import format_signature_tag
-from tests.oci.team import PASSWORD, Team, assert_refused, register_kernel
+from tests.oci.team import PASSWORD, Team, assert_refused, register_kernel, wait_past
 from tests.oci.team import RECIPE as NAME
 from tests.oci.user import User
 
@@ -166,11 +166,12 @@ def test_an_entry_that_was_rolled_back_does_not_come_with_the_next_catalog(team:
     """Who publishes is a fresh job each time, so it takes the older catalog for the last one."""
     first = team.digest("catalog", "stable")
     team.build(NAME, b"second")
-    team.publish(NAME)
+    serial = team.publish(NAME)["serial"]
     reader.banger("image", "list", "--available")
     team.tag("catalog", "stable").write_text(first)
     shutil.rmtree(team.publisher.paths.catalogs)
     team.build("other", b"other")
+    wait_past(serial)
     team.publish("other")
     refused = assert_refused(reader, Reason.UNTRUSTED)
     assert f"an older image {NAME} than before" in refused["message"]

@@ -30,7 +30,7 @@ class Stage:
     spec: MachineSpec
 
     def firecracker(
-        self, faults: dict[str, str] | None = None, schema: Path | None = None, timeout_s: float = 20
+        self, faults: dict[str, str] | None = None, schema: Path | None = None, timeout_s: float = 60
     ) -> Firecracker:
         """A driver whose program misbehaves as `faults` say; with a `schema` it also judges every body."""
         settings = self.folder / "settings.json"

@@ -109,7 +109,7 @@ def test_ctrl_alt_del_satisfies_the_description_and_ends_the_process(stage, api_
     firecracker = stage.firecracker(schema=api_schema)
     identity = firecracker.start(stage.spec)
     firecracker.press_power_button(stage.spec.runtime_dir)
-    assert process.wait_gone(identity, 5)
+    assert process.wait_gone(identity, 30)
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_ctrl_alt_del_satisfies_the_description_and_ends_the_process(stage, api_
 def test_the_judge_of_these_tests_refuses_what_the_description_does_not_allow(stage, api_schema, put) -> None:
     stage.firecracker(schema=api_schema).start(stage.spec)
     with pytest.raises(BangerError, match=r"deserializing|Invalid request"):
-        _send(stage.spec.runtime_dir / "firecracker.sock", put, 5)
+        _send(stage.spec.runtime_dir / "firecracker.sock", put, 30)
 
 
 def test_a_machine_starts_and_its_agent_is_reached_without_losing_a_byte(stage) -> None:
     firecracker = stage.firecracker()
     firecracker.start(stage.spec)
-    with firecracker.connect_agent(stage.spec.runtime_dir, 5) as agent:
+    with firecracker.connect_agent(stage.spec.runtime_dir, 30) as agent:
         assert agent.gettimeout() is None
         assert agent.makefile("rb").read() == b"bytes of the agent"
 
@@ -150,7 +150,7 @@ def test_sockets_of_a_killed_monitor_do_not_hinder_the_next_start(stage) -> None
     firecracker = stage.firecracker()
     first = firecracker.start(stage.spec)
     process.kill(first, signal.SIGKILL)
-    assert process.wait_gone(first, 5)
+    assert process.wait_gone(first, 30)
     assert len(list(stage.spec.runtime_dir.iterdir())) == 2
     assert process.is_alive(firecracker.start(stage.spec))
 

@@ -110,7 +110,7 @@ def test_a_machine_starts_and_is_found_by_its_process(bench: Bench) -> None:
 
 def test_the_power_button_can_be_pressed_and_the_agent_s_channel_opened(bench: Bench) -> None:
     process = bench.start()
-    with _QEMU.connect_agent(bench.spec.runtime_dir, 5) as channel:
+    with _QEMU.connect_agent(bench.spec.runtime_dir, 30) as channel:
         channel.sendall(b"nobody reads this\n")
     _QEMU.press_power_button(bench.spec.runtime_dir)
     _QEMU.press_power_button(bench.spec.runtime_dir)
@@ -160,7 +160,8 @@ def test_a_folder_whose_name_is_too_long_for_a_socket_is_told(bench: Bench) -> N
     with pytest.raises(BangerError) as caught:
         bench.start()
     assert caught.value.reason is Reason.MONITOR_DIED
-    assert time.monotonic() - begin < 10
+    # It is not waited for until a start has taken too long.
+    assert time.monotonic() - begin < 20
     assert bench.processes() == []
 
 

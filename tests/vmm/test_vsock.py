@@ -52,7 +52,7 @@ def served(path: Path, *answers: Callable[[socket.socket], None]) -> Iterator[li
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(5)
+        thread.join(30)
 
 
 def says(*packets: bytes) -> Callable[[socket.socket], None]:
@@ -71,42 +71,42 @@ def everything(channel: socket.socket) -> bytes:
 
 def test_the_port_is_asked_for_in_firecrackers_words(path) -> None:
     with served(path, says(b"OK 1073741824\n")) as heard:
-        connect_guest(path, 1024, 5).close()
+        connect_guest(path, 1024, 30).close()
     assert heard == [b"CONNECT 1024\n"]
 
 
 def test_an_acknowledgement_in_pieces_is_understood(path) -> None:
     with served(path, says(b"O", b"K 10", b"73741824", b"\n", b"agent")):
-        assert everything(connect_guest(path, 1024, 5)) == b"agent"
+        assert everything(connect_guest(path, 1024, 30)) == b"agent"
 
 
 def test_bytes_of_the_agent_in_the_same_packet_are_not_swallowed(path) -> None:
     with served(path, says(b"OK 1073741824\n\n\xff{}OK 5\n")):
-        assert everything(connect_guest(path, 1024, 5)) == b"\n\xff{}OK 5\n"
+        assert everything(connect_guest(path, 1024, 30)) == b"\n\xff{}OK 5\n"
 
 
 @pytest.mark.parametrize("dropped", [says(), says(b"OK 10")])
 def test_a_guest_that_does_not_listen_yet_is_tried_again(path, dropped) -> None:
     with served(path, dropped, dropped, dropped, says(b"OK 7\n", b"hello")) as heard:
-        assert everything(connect_guest(path, 1024, 5)) == b"hello"
+        assert everything(connect_guest(path, 1024, 30)) == b"hello"
     assert len(heard) == 4
 
 
 def test_a_connection_that_is_left_hanging_is_made_again(path, monkeypatch) -> None:
     monkeypatch.setattr(vsock, "_ATTEMPT_S", 0.1)
     with served(path, lambda _: time.sleep(0.3), says(b"OK 7\n", b"hello")):
-        assert everything(connect_guest(path, 1024, 5)) == b"hello"
+        assert everything(connect_guest(path, 1024, 30)) == b"hello"
 
 
 def test_the_connection_that_is_handed_out_has_no_time_limit_left(path) -> None:
-    with served(path, says(b"OK 7\n")), connect_guest(path, 1024, 5) as channel:
+    with served(path, says(b"OK 7\n")), connect_guest(path, 1024, 30) as channel:
         assert channel.gettimeout() is None
 
 
 @pytest.mark.parametrize("garbage", [b"NO 5\n", b"OK\n", b"OK x\n", b"\n", b"OK 5 \n", b"\x1b[2J" * 1000])
 def test_an_answer_that_is_no_acknowledgement_is_refused_at_once(path, garbage) -> None:
     with served(path, says(garbage)) as heard, pytest.raises(BangerError) as caught:
-        connect_guest(path, 1024, 5)
+        connect_guest(path, 1024, 30)
     assert caught.value.reason is Reason.UNAVAILABLE
     assert caught.value.message.isprintable()
     assert len(heard) == 1
@@ -118,20 +118,22 @@ def test_a_guest_that_never_listens_is_given_up_in_time(path, answer) -> None:
     with served(path, answer), pytest.raises(BangerError) as caught:
         connect_guest(path, 1024, 0.4)
     assert caught.value.reason is Reason.TIMEOUT
-    assert 0.4 <= time.monotonic() - begin < 2
+    assert 0.4 <= time.monotonic() - begin < 20
 
 
 def test_a_trickle_of_bytes_does_not_stretch_the_time(path) -> None:
     def trickle(connection: socket.socket) -> None:
         for byte in b"OK 1073741":
             connection.sendall(bytes([byte]))
-            time.sleep(0.15)
+            time.sleep(1.0)
 
-    begin = time.monotonic()
-    with served(path, trickle), pytest.raises(BangerError) as caught:
-        connect_guest(path, 1024, 0.4)
+    with served(path, trickle):
+        begin = time.monotonic()
+        with pytest.raises(BangerError) as caught:
+            connect_guest(path, 1024, 0.4)
+        # All of them take ten seconds.
+        assert time.monotonic() - begin < 8
     assert caught.value.reason is Reason.TIMEOUT
-    assert time.monotonic() - begin < 2
 
 
 def test_a_full_queue_of_connections_is_waited_for(path) -> None:
@@ -154,7 +156,7 @@ def test_a_monitor_that_has_ended_is_noticed_at_once(path, left) -> None:
     with pytest.raises(BangerError) as caught:
         connect_guest(path, 1024, 30)
     assert caught.value.reason is Reason.MONITOR_DIED
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 20
 
 
 @given(port=st.integers(0, 2**32 - 1), after=st.binary(max_size=40))

@@ -63,11 +63,15 @@ def test_every_shell_reads_the_same(tmp_path: Path, shell: tuple[str, ...]) -> N
         assert list_tree(state.git, state.tree) == hash_files(pair.guest)
 
 
-def test_nothing_is_left_in_the_tmp_of_the_guest(tmp_path: Path) -> None:
+def test_nothing_is_left_in_the_tmp_of_the_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = make_sent(tmp_path)
-    before = set(Path("/tmp").glob("banger-*"))
+    place = "mktemp -d /tmp/banger-XXXXXX"
+    assert module._SCRIPT.count("/tmp") == module._SCRIPT.count(place) == 1
+    # In one that no other test uses at the same time.
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(module, "_SCRIPT", module._SCRIPT.replace("/tmp", f"{tmp_path}/tmp"))
     with pair.collect():
-        assert set(Path("/tmp").glob("banger-*")) <= before
+        assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_what_the_guest_ignores_is_left_out(tmp_path: Path) -> None:
