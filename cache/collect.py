@@ -255,11 +255,22 @@ def _find_dead(records: list[SeenRecord], present: Set[Digest], now: float, youn
 def _drop_records(root: Path, dead: Iterable[SeenRecord]) -> None:
     with explained("remove records", root):
         for record in dead:
-            path = record_path(root, record.key)
-            found = find_file(path)
-            if found is not None and found.st_mtime == record.made_at:  # else it was just written again
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                _drop_record(root, record)
             reach(Point.GC_RECORD_DROPPED)
+
+
+def _drop_record(root: Path, record: SeenRecord) -> None:
+    """Aside first, as an object: after any look at its place, somebody may have written it again."""
+    path, aside = record_path(root, record.key), root / f"gc-{record.key}"
+    found = find_file(path)
+    if found is None or found.st_mtime != record.made_at:
+        return
+    path.rename(aside)
+    if aside.lstat().st_mtime == record.made_at:
+        aside.unlink()
+    else:
+        aside.rename(path)
 
 
 def _drop_locks(root: Path) -> None:

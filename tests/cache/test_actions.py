@@ -147,7 +147,7 @@ def test_a_record_reads_as_it_was_written(record: Record) -> None:
     assert format_record(again) == format_record(record)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
 @given(record=records)
 def test_a_stored_record_is_found_by_its_key(store: Store, record: Record) -> None:
     key = key_of(record.step, record.version, record.parameters, record.inputs)
@@ -167,13 +167,13 @@ def planted(store: Store, content: bytes) -> Record | None:
     return store.find_record(key)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(content=st.binary(max_size=200))
 def test_any_other_bytes_are_a_miss(store: Store, content: bytes) -> None:
     assert planted(store, content) is None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=200)
 @given(place=st.integers(0, len(format_record(GOOD)) - 1), byte=st.integers(0, 255))
 def test_a_damaged_record_is_a_miss_or_at_least_a_record(store: Store, place: int, byte: int) -> None:
     damaged = bytearray(format_record(GOOD))

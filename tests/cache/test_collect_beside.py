@@ -98,7 +98,7 @@ def read_line(process: subprocess.Popen[str]) -> str:
 
 
 def go_on(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate("go on\n", timeout=30)
+    out, err = process.communicate("go on\n", timeout=60)
     assert process.returncode == 0, err
     return out
 
@@ -197,6 +197,34 @@ def test_a_record_that_is_written_again_after_it_was_found_dead_stays(store: Sto
     store.collect(EVERYTHING, {})
     # The one that was first is there again, the other one still.
     assert [store.find_record(key) is not None for key in keys] == [True, True]
+
+
+def test_a_record_that_is_written_again_after_the_last_look_at_it_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who makes it does not wait for gc, and comes between any two of its calls."""
+    from cache import Record
+
+    record = Record("s", 1, {}, {}, {"o": Object(Digest("1" * 64), 1)}, 0.0, 0.0)
+    store.put_record(KEY, record)
+    path, real = store.root / "actions" / KEY[:2] / KEY, Path.lstat
+    os.utime(path, (0, 0))
+    looks = 0
+
+    def look(looked_at: Path) -> os.stat_result:
+        nonlocal looks
+        found = real(looked_at)
+        if looked_at == path:
+            looks += 1
+            store.put_record(KEY, record)
+        return found
+
+    monkeypatch.setattr(Path, "lstat", look)
+    store.collect(EVERYTHING, {})
+    monkeypatch.undo()
+    assert looks == 1
+    assert store.find_record(KEY) == record
+    assert moved(store) == []
 
 
 def test_what_another_removed_meanwhile_is_not_told_as_ours(store: Store) -> None:

@@ -103,6 +103,6 @@ ON_A_TINY_DISK = ("unshare", "-m", "sh", "-ec", 'mount -t tmpfs -o size=1m tmpfs
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_disk_that_is_full_to_the_last_block(tmp_path: Path, start: Start) -> None:
     process = start(FULL, tmp_path, before=(*ON_A_TINY_DISK, str(tmp_path)))
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "done\n"), err
     assert list(tmp_path.iterdir()) == [], "the mount was private"

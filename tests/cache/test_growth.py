@@ -74,7 +74,7 @@ def test_many_that_note_at_once_lose_nothing(store: Store, start) -> None:
     put_count(store.root, 0)
     processes = [start(NOTE, store.root) for _ in range(3)]
     for process in processes:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
     found = find_growth(store.root)
     assert found is not None

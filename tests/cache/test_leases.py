@@ -64,7 +64,7 @@ def test_what_another_program_uses_stays_until_it_ends(store: Store, start) -> N
     (kept,) = collected.kept
     assert (kept.why, kept.count) == (Why.IN_USE, 1)
     assert kept.by == (f"process {process.pid} (a long build)",)
-    out, err = process.communicate("go on\n", timeout=20)
+    out, err = process.communicate("go on\n", timeout=60)
     assert (process.returncode, out) == (0, "used\n"), err
     assert left(store) == []
     gc(store)
@@ -212,7 +212,7 @@ def test_many_threads_may_ask_for_the_same(store: Store) -> None:
     with store.leased("a build") as leased:
 
         def ask() -> None:
-            begin.wait(20)
+            begin.wait(60)
             answers.extend(leased.has(obj) for obj in objects)
 
         threads = [threading.Thread(target=ask) for _ in range(4)]

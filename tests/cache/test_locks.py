@@ -1,4 +1,5 @@
 import fcntl
+import gc
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from banger.errors import BangerError, Reason
 from cache import Digest, Holder, Store, WaitAbandoned, key_of
 
 KEY = key_of("lock", 1, {}, {})
+# From when on nobody believes any more that it comes.
+PATIENCE_S = 60
 
 HOLD = """
 import sys
@@ -71,7 +74,7 @@ def test_many_threads_of_many_processes_build_once_and_all_see_it(store: Store, 
     log = tmp_path / "log"
     processes = [start(BUILD, store.root, KEY, log) for _ in range(4)]
     for process in processes:
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, err
     lines = log.read_text().split()
     assert Counter(lines) == {"start": 1, "built": 1, "hit": 15}
@@ -168,7 +171,7 @@ def test_a_killed_holder_frees_its_lock(store: Store, start) -> None:
         killed = time.monotonic()
 
     with store.lock(KEY, "me", on_wait=kill):
-        assert time.monotonic() - killed < 2
+        assert time.monotonic() - killed < PATIENCE_S
 
 
 def test_a_free_lock_says_nothing_even_if_its_last_holder_was_killed(store: Store, start) -> None:
@@ -185,7 +188,7 @@ def test_ctrl_c_ends_the_waiting_of_the_main_thread(store: Store, start) -> None
         process = start(WAIT, store.root, KEY)
         is_ready(process)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=2)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert "KeyboardInterrupt" in err
 
 
@@ -203,9 +206,9 @@ def test_a_waiting_thread_can_be_called_off(store: Store) -> None:
     with store.lock(KEY, "for long"):
         thread = threading.Thread(target=wait)
         thread.start()
-        assert waiting.wait(5)
+        assert waiting.wait(PATIENCE_S)
         stop.set()
-        thread.join(2)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
     assert raised[0].reason is Reason.UNAVAILABLE
     assert "for long" in str(raised[0])
@@ -224,6 +227,7 @@ def test_an_error_of_the_listener_frees_nothing_and_leaks_nothing(store: Store) 
     def fail(_: Holder) -> None:
         raise RuntimeError
 
+    gc.collect()  # what earlier tests left open is closed now, and not in between
     before = len(list(Path("/proc/self/fd").iterdir()))
     with store.lock(KEY, "held"), pytest.raises(RuntimeError), store.lock(KEY, "me", on_wait=fail):
         pass
@@ -255,13 +259,13 @@ def test_a_lock_file_that_was_removed_excludes_nobody_and_is_not_taken_for_the_l
     def wait() -> None:
         with store.lock(KEY, "waiting", on_wait=lambda _: waiting.set()):
             order.append("waiter")
-            removed.wait(5)
+            removed.wait(PATIENCE_S)
 
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
     fcntl.flock(fd, fcntl.LOCK_EX)
     thread = threading.Thread(target=wait)
     thread.start()
-    assert waiting.wait(5)
+    assert waiting.wait(PATIENCE_S)
     path.unlink()
     while not order:  # the waiter sees that the name is gone, and locks a new file while the old one is still locked
         time.sleep(0.01)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from banger.errors import BangerError, Reason
 from cache import Object, Store
 
-shared_store = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+shared_store = settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def temporary_names(store: Store) -> list[str]:

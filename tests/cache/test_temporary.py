@@ -116,7 +116,7 @@ def test_folders_without_permissions_go_too(tmp_path: Path, start) -> None:
         folder.chmod(folder.stat().st_mode | 0o111)
     tmp_path.chmod(0o777)
     process = start(REMOVE_LOCKED, tmp_path)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "done\n"), err
 
 
@@ -133,7 +133,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_works_on_stays(st
     Store.open(store.root)
     assert len(left(store)) == 2
 
-    out, err = alive.communicate("go on\n", timeout=20)
+    out, err = alive.communicate("go on\n", timeout=60)
     assert alive.returncode == 0, err
     digest, text = out.split()
     assert text == "x"
@@ -146,7 +146,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_works_on_stays(st
 @pytest.mark.parametrize("call", ["write", "fchmod", "fsync", "link", "close"])
 def test_killed_at_any_step_there_is_the_whole_object_or_none(store: Store, start, call: str, moment: str) -> None:
     process = start(PUT_AND_DIE, store.root, call, moment)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     store = Store.open(store.root)
     assert left(store) == []

@@ -31,7 +31,7 @@ def test_a_sound_store_has_no_findings(store: Store) -> None:
     assert list(store.verify()) == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30)
 @given(data=st.binary(min_size=1, max_size=3000), place=st.integers(0), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_found(store: Store, data: bytes, place: int, bit: int) -> None:
     obj = store.put_bytes(data)

@@ -32,10 +32,12 @@ from tests.machine.conftest import SUBNET
 class Shell(Qemu):
     """Runs `script` instead of a guest; or fails to start, before or after there is a process.
 
+    It counts as started when it has printed `begins`.
     Only that process is ended, as a monitor is: what lives on has to be it, by `exec`.
     """
 
     script: str = "true"
+    begins: str = ""
     fails: str = ""
 
     def start(self, spec: MachineSpec, on_spawned: OnSpawned = lambda _process: None) -> ProcessId:
@@ -47,6 +49,8 @@ class Shell(Qemu):
             raise BangerError("it does not run", reason=Reason.MONITOR_DIED)
         found = processes.identify(child.pid)
         assert found is not None
+        while self.begins and self.begins not in spec.log.read_text():
+            time.sleep(0.01)
         return found
 
 
@@ -84,9 +88,16 @@ class Run:
             assert not folder.exists() or list(folder.iterdir()) == []
 
 
-def test_a_builder_that_is_done_is_gone_and_what_it_printed_was_told(run: Run, machines: Machines) -> None:
+def test_a_builder_that_is_done_is_gone_and_what_it_printed_was_told(run: Run, tmp_path: Path) -> None:
     said: list[str] = []
-    run(Shell(False, script="echo one; sleep 0.5; echo two; sleep 0.5"), replace(run.guest, say=said.append))
+
+    def say(line: str) -> None:
+        said.append(line)
+        (tmp_path / line).touch()
+
+    # What is gone before it was looked at again is told of nobody.
+    script = f"for word in one two; do echo $word; until [ -e '{tmp_path}/'$word ]; do sleep 0.05; done; done"
+    run(Shell(False, script=script), replace(run.guest, say=say))
     assert said == ["one", "two"]
     assert run.guest.log.read_text() == "one\ntwo\n"
     run.assert_nothing_left()
@@ -112,7 +123,7 @@ def test_a_network_that_is_refused_leaves_nothing(run: Run, monkeypatch: pytest.
 
 def test_a_guest_that_never_ends_is_ended(run: Run) -> None:
     with pytest.raises(BangerError) as ended:
-        run(Shell(False, script="echo begun; exec sleep 1000"), replace(run.guest, timeout_s=0.5))
+        run(Shell(False, script="echo begun; exec sleep 1000", begins="begun"), replace(run.guest, timeout_s=0.5))
     assert ended.value.reason is Reason.TIMEOUT
     assert "  | begun" in ended.value.message
     run.assert_nothing_left()
@@ -121,7 +132,8 @@ def test_a_guest_that_never_ends_is_ended(run: Run) -> None:
 def test_a_guest_that_prints_without_end_is_ended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builder, "_MAX_LOG_BYTES", 1 << 20)
     with pytest.raises(BangerError) as ended:
-        run(Shell(False, script="exec yes"))
+        # Not `yes` itself, which would fill the disk of a machine where nobody comes to look for a while.
+        run(Shell(False, script="yes | head -c 4000000; exec sleep 1000"))
     assert ended.value.reason is Reason.TOO_LARGE
     run.assert_nothing_left()
 

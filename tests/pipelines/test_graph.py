@@ -22,7 +22,7 @@ from pipelines.step import Effect, Result, Step, walk
 if TYPE_CHECKING:
     from conftest import Bench
 
-_WAIT_S = 20
+_WAIT_S = 60
 
 
 def test_a_second_build_runs_nothing(bench: Bench) -> None:
