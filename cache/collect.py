@@ -2,8 +2,9 @@
 
 Promised, beside any number of running builds: what an owner holds stays, and so does what a running program has been
 told is there (see `leases`). An object is moved aside first, to `gc-<digest>` beside `objects/`, and looked at again:
-one that somebody took in that instant is put back. Killed at any point, every name in the store still means what it
-meant, and the next gc ends what was begun. No step of it needs space or an inode, so that it helps on a full disk.
+one that somebody took in that instant is put back. So is a record that was written again, from `gc-<key>`. Killed at
+any point, every name in the store still means what it meant, and the next gc ends what was begun. No step of it needs
+space or an inode, so that it helps on a full disk.
 
 A record goes when nothing that it speaks of is left and it leads to nothing that is: a record alone still tells the key
 of what comes after it, so it stays as long as that does.
@@ -267,6 +268,7 @@ def _drop_record(root: Path, record: SeenRecord) -> None:
     if found is None or found.st_mtime != record.made_at:
         return
     path.rename(aside)
+    reach(Point.GC_RECORD_MOVED)
     if aside.lstat().st_mtime == record.made_at:
         aside.unlink()
     else:

@@ -10,7 +10,7 @@
     tmp/<random>          what is being written, see `temporary`
     growth                how much came since somebody counted, see `growth`
     gc, verify            who does that now, and how far the last verification came
-    gc-<digest>           what gc has in its hand, see `collect`
+    gc-<digest>, gc-<key> what gc has in its hand, see `collect`
 
 Everything is in one folder with mode 0700 on one filesystem, so that a finished file gets its name by link or rename.
 A folder that is missing is made again when something is to be put into it: somebody may wipe the cache beside us.

@@ -33,6 +33,7 @@ class Point(StrEnum):
     GC_MOVED = "gc-moved"
     GC_PUT_BACK = "gc-put-back"
     GC_DROPPED = "gc-dropped"
+    GC_RECORD_MOVED = "gc-record-moved"
     GC_RECORD_DROPPED = "gc-record-dropped"
     GC_LOCK_DROPPED = "gc-lock-dropped"
     VERIFY_CHECKED = "verify-checked"

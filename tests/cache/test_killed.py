@@ -66,6 +66,7 @@ PLACES: dict[Work, list[Point]] = {
         Point.GC_MOVED,
         Point.GC_PUT_BACK,
         Point.GC_DROPPED,
+        Point.GC_RECORD_MOVED,
         Point.GC_RECORD_DROPPED,
         Point.GC_LOCK_DROPPED,
         Point.FILE_NAMED,

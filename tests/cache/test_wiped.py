@@ -42,7 +42,14 @@ PLACES = {
     link: [Point.OWNER_LINKED],
     copy: [Point.OWNER_COPIED],
     adopt: [Point.TEMPORARY_MADE],
-    collect: [Point.GC_PLANNED, Point.GC_MOVED, Point.GC_PUT_BACK, Point.GC_DROPPED, Point.GC_RECORD_DROPPED],
+    collect: [
+        Point.GC_PLANNED,
+        Point.GC_MOVED,
+        Point.GC_PUT_BACK,
+        Point.GC_DROPPED,
+        Point.GC_RECORD_MOVED,
+        Point.GC_RECORD_DROPPED,
+    ],
     repair: [Point.VERIFY_CHECKED, Point.VERIFY_QUARANTINED, Point.VERIFY_RECORD_DROPPED],
     name: [Point.OWNER_LINKED, Point.NAME_FILLED, Point.NAME_MOVED],
     build: [
