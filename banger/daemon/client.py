@@ -54,11 +54,7 @@ def ensure_started(paths: Paths) -> None:
     """See that there is one, or that there will be in a moment: it is not waited for."""
     place = Place.of(paths)
     place.prepare()
-    # Whoever holds the lock is, or is becoming, the daemon.
-    fd = place.lock()
-    if fd is not None:
-        os.close(fd)
-        _spawn(place)
+    _spawn_if_none(place)
 
 
 def start(paths: Paths) -> dict[str, Any]:
@@ -73,9 +69,11 @@ def start(paths: Paths) -> dict[str, Any]:
     while time.monotonic() < deadline:
         if (status := find_status(paths)) is not None:
             return status
-        # One that ends well has found another that is just coming up.
         if child.poll():
             break
+        # One that ended well had found another, which is coming up, or was ending.
+        if child.returncode == 0:
+            child = _spawn_if_none(place) or child
         time.sleep(_POLL_S)
     from banger.vmm.process import last_words
 
@@ -115,6 +113,15 @@ def stop(paths: Paths) -> bool:
     if process is not None and not wait_gone(process, _START_S):
         raise BangerError("bangerd does not end", reason=Reason.TIMEOUT, hint=f"kill {process.pid}")
     return True
+
+
+def _spawn_if_none(place: Place) -> subprocess.Popen[bytes] | None:
+    """None when there is one: whoever holds the lock is, or is becoming, the daemon."""
+    fd = place.lock()
+    if fd is None:
+        return None
+    os.close(fd)
+    return _spawn(place)
 
 
 def _spawn(place: Place) -> subprocess.Popen[bytes]:

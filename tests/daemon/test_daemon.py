@@ -82,6 +82,20 @@ def test_a_second_one_leaves_the_first_alone(daemon: Daemon) -> None:
     assert daemon.status()["pid"] == pid
 
 
+def test_one_that_was_just_ending_is_followed_by_another(daemon: Daemon) -> None:
+    daemon.runtime.mkdir(mode=0o700)
+    daemon.place.prepare()
+    lock = daemon.place.lock()
+    assert lock is not None
+    pids: list[int] = []
+    thread = threading.Thread(target=lambda: pids.append(daemon.start()["pid"]))
+    thread.start()
+    wait_until(lambda: daemon.place.log.exists() and "already" in daemon.log())
+    os.close(lock)
+    thread.join()
+    assert pids == [daemon.status()["pid"]]
+
+
 def test_a_killed_one_gives_way_to_the_next_and_machines_go_on(daemon: Daemon) -> None:
     machine = daemon.add("web", runs=True)
     pid = daemon.start()["pid"]
