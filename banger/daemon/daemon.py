@@ -32,7 +32,8 @@ _LOOK_S = 0.5
 _SAMPLE_S = 2.0
 _RENEW_S = 5.0
 _DNS_AGAIN_S = 5.0
-_ROUTE_AGAIN_S = 30.0
+# Each try may be one of sudo's, which the host's log tells: soon again, and ever more seldom.
+_ROUTE_AGAIN_S, _ROUTE_SELDOM_S = 30.0, 3600.0
 # The end is waited for by whoever asked for it.
 _UNROUTE_S = 3.0
 _MAX_LOG_BYTES, _KEPT_LOG_BYTES = 1 << 20, 1 << 18
@@ -60,6 +61,7 @@ class Daemon:
         self._dns_trouble = ""
         self._is_routed = False
         self._route_not_before = 0.0
+        self._route_pause_s = _ROUTE_AGAIN_S
         self._ssh_config_version: int | None = None
         # For what may take its time, one thing after the other; and for what guests may make take as long as they like.
         self._aside = concurrent.futures.ThreadPoolExecutor(1)
@@ -132,12 +134,14 @@ class Daemon:
         if not is_link(self._machines.subnet.bridge) or self._dns is None:
             self._is_routed = False
             self._route_not_before = 0.0
+            self._route_pause_s = _ROUTE_AGAIN_S
         elif not self._is_routed and self._route_not_before <= time.monotonic():
             try:
                 await self._do(self._aside, self._tell_resolver)
             finally:
                 # From its end: a resolver that answers slowly has its pause, too.
-                self._route_not_before = time.monotonic() + _ROUTE_AGAIN_S
+                self._route_not_before = time.monotonic() + self._route_pause_s
+                self._route_pause_s = min(2 * self._route_pause_s, _ROUTE_SELDOM_S)
 
     def _tell_resolver(self) -> None:
         try:

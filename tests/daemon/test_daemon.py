@@ -275,8 +275,9 @@ def test_a_resolver_that_cannot_be_told_yet_is_told_later_and_only_once(
 
     assert not resolver.run(daemon, monkeypatch, is_told)
     assert len(resolver.asked) == 4
-    # From the end of one word with it.
-    assert all(later - earlier >= 0.2 + 0.1 for earlier, later in itertools.pairwise(resolver.asked))
+    # From the end of one word with it, and ever later.
+    pauses = [later - earlier - 0.1 for earlier, later in itertools.pairwise(resolver.asked)]
+    assert all(pause >= least for pause, least in zip(pauses, (0.2, 0.4, 0.8), strict=True))
     assert resolver.untold == [("127.0.0.1", daemon.port)]
 
 
