@@ -154,7 +154,9 @@ class Names:
         if found is None:
             known = [each.name for each in self.list()]
             raise BangerError(
-                f"there is no {self.what} {name!r} here", reason=Reason.NOT_FOUND, hint=nearest(name, known)
+                f"there is no {self.what} {name!r} here",
+                reason=Reason.NOT_FOUND,
+                hint=nearest(name, known) or f"what can be had: banger {self.what} list --available",
             )
         return found
 

@@ -267,7 +267,8 @@ class _CatalogWriter:
             found = read_catalog(self.place.catalog, public, self.catalogs.registries)
         except BangerError as error:
             if error.reason is Reason.UNTRUSTED:
-                hint = "publish to another tag, or, if what is there is yours, sign it: cosign sign --key KEY"
+                hint = "publish to another tag, or, if what is there is yours, sign it: "
+                hint += "cosign sign --key KEY --tlog-upload=false"
                 raise BangerError(error.message, reason=error.reason, hint=hint) from error
             raise
         if self.key is None and self.pusher.has_manifest(format_signature_tag(found.digest)):

@@ -6,6 +6,7 @@ import codecs
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def print_error(error: BangerError, *, as_json: bool) -> None:
     style = {"fg": "red", "bold": True}
     click.echo(f"{paint('banger:', **style)} {printable_lines(error.message)}", err=True)
     if error.hint:
-        click.echo(f"  {printable_lines(error.hint)}", err=True)
+        click.echo(textwrap.indent(printable_lines(error.hint), "  "), err=True)
 
 
 def say(text: str, before: str = "") -> None:

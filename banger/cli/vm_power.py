@@ -109,7 +109,7 @@ def prune(app: App, force: bool, as_json: bool) -> None:
     if stopped and not force:
         if not sys.stdin.isatty():
             raise BangerError(
-                f"prune would delete {len(stopped)} machines, and nobody is there to be asked",
+                f"prune would delete {' '.join(stopped)}, and nobody is there to be asked",
                 reason=Reason.BAD_INPUT,
                 hint="banger vm prune --force",
             )

@@ -48,12 +48,11 @@ def check_monitor(subject: Subject) -> Finding:
 def _find_kvm_fix(device: Path, cpuinfo: Path) -> str:
     flags = {word for line in cpuinfo.read_text().splitlines() if line.startswith("flags") for word in line.split()}
     module = "kvm_intel" if "vmx" in flags else "kvm_amd" if "svm" in flags else ""
-    if not module:
-        return "switch virtualisation on in the firmware or, on a virtual machine, nested virtualisation on its host"
+    switch_on = "switch virtualisation on in the firmware or, on a virtual machine, nested virtualisation on its host"
     if not device.exists():
-        return f"sudo modprobe {module}"
+        return f"sudo modprobe {module}" if module else switch_on
     if os.access(device, os.R_OK | os.W_OK):
-        return "look for its refusals: sudo dmesg | grep kvm"
+        return "look for its refusals: sudo dmesg | grep kvm" if module else switch_on
     found = device.stat()
     group = _find_group(found.st_gid)
     if found.st_mode & _ALL_OF_GROUP != _ALL_OF_GROUP or found.st_gid == 0:

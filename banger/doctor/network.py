@@ -21,10 +21,10 @@ _DOCKER = "docker0"
 
 def check_subnet(subject: Subject) -> Finding:
     check_bridge(subject.subnet)
-    machines = len(list_taps(subject.subnet))
+    count = len(list_taps(subject.subnet))
     is_there = subject.subnet.bridge in list_names()
     return passed(
-        f"{subject.subnet.network}: {subject.subnet.bridge} is there, with {machines} machines"
+        f"{subject.subnet.network}: {subject.subnet.bridge} is there, with {count} machine{'' if count == 1 else 's'}"
         if is_there
         else f"{subject.subnet.network} is free; {subject.subnet.bridge} comes with the first machine"
     )

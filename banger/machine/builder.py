@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from banger import network
 from banger.errors import BangerError, Reason
 from banger.machine import lifecycle
 from banger.machine.identity import find_nameservers
@@ -69,7 +68,7 @@ class Builders:
             if guest.network:
                 # Told before it is so: from now on whoever removes the machine disconnects it.
                 machine = records.update(machine, runtime=str(runtime))
-                network.connect(machines.subnet, machine.address, nat=True)
+                lifecycle.connect(machines, machine, nat=True)
             spec = plan_spec(machines, machine, guest, choice.monitor, runtime)
             process = choice.monitor.start(spec, lambda spawned: _record(records, machine, spawned))
             _wait_off(process, guest, choice)

@@ -121,7 +121,7 @@ def start(machines: Machines, machine: Machine, choice: Choice | None = None) ->
             shutil.rmtree(runtime, ignore_errors=True)
             runtime.mkdir(mode=0o700)
             undo.callback(shutil.rmtree, runtime, ignore_errors=True)
-            network.connect(machines.subnet, machine.address, nat=machine.nat)
+            connect(machines, machine, nat=machine.nat)
             # Not before: an address that turned out to be somebody else's is theirs.
             undo.callback(network.disconnect, machines.subnet, machine.address)
             # Recorded before it runs: whatever happens to us, its record leads to it.
@@ -133,6 +133,17 @@ def start(machines: Machines, machine: Machine, choice: Choice | None = None) ->
         machine = replace(machine, process=running)
     machines.on_start()
     return machine
+
+
+def connect(machines: Machines, machine: Machine, *, nat: bool) -> None:
+    """Give a machine its network. Its record has `runtime` by now, so whoever deletes it takes that away again."""
+    try:
+        network.connect(machines.subnet, machine.address, nat=nat)
+    except BangerError as error:
+        # Nothing was begun, so nobody shall need for its removal the right that is missing.
+        if error.reason is Reason.NO_PERMISSION:
+            machines.records.update(machine, runtime="")
+        raise
 
 
 def _record_process(machines: Machines, machine: Machine, process: processes.ProcessId) -> None:

@@ -58,10 +58,15 @@ def _explain(
     configuration: Configuration, setting: Setting[Any], value: object, effective: Effective, path: KeyPath
 ) -> Row:
     shown = _HIDDEN if setting.is_secret else setting.format(value)
-    words = setting.default_words if shown is None else str(shown)
+    words = setting.default_words if shown is None else _say(shown)
     line = _find_line(configuration, effective, path)
     return Row(format_path(path), shown, words, effective.origin, line, effective.given_by)
 
 
 def _find_line(configuration: Configuration, effective: Effective, path: KeyPath) -> int | None:
     return configuration.document.find_line(path) if effective.origin is Origin.FILE else None
+
+
+def _say(shown: object) -> str:
+    """As it stands in the file, but for the quotes."""
+    return str(shown).lower() if isinstance(shown, bool) else str(shown)

@@ -219,6 +219,14 @@ class Cursor:
         for _part in self._parts(size):
             pass
 
+    def skip_padding(self, size: int) -> None:
+        """As `skip`, but the stream may end before: umoci and others leave out what would follow the last file."""
+        while size and self._fill():
+            part = self._chunk[:size]
+            self._chunk = self._chunk[len(part) :]
+            self.position += len(part)
+            size -= len(part)
+
     def copy(self, size: int, *sinks: Sink) -> None:
         for part in self._parts(size):
             for sink in sinks:

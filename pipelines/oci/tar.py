@@ -86,14 +86,15 @@ def read_entries(cursor: Cursor) -> Iterator[Entry]:
             if size > _MAX_EXTENSION_BYTES:
                 raise _bad("an extended header of more than 1 MiB", Reason.TOO_LARGE)
             content = cursor.take(size)
-            cursor.skip(-size % BLOCK_BYTES)
+            cursor.skip_padding(-size % BLOCK_BYTES)
             if flag in (b"L", b"K"):
                 long[flag] = content.split(b"\0", 1)[0]
             else:
                 pax, sparse_records = _parse_pax(content)
             continue
         if flag in _IGNORED:
-            cursor.skip(size + -size % BLOCK_BYTES)
+            cursor.skip(size)
+            cursor.skip_padding(-size % BLOCK_BYTES)
             continue
         entry, stored = _parse_entry(cursor, block, fields, pax, sparse_records, long)
         pax, sparse_records, long = {}, [], {}
@@ -101,7 +102,8 @@ def read_entries(cursor: Cursor) -> Iterator[Entry]:
         yield entry
         taken = cursor.position - begin
         assert taken <= stored, "more was taken than the entry holds"
-        cursor.skip(stored - taken + -stored % BLOCK_BYTES)
+        cursor.skip(stored - taken)
+        cursor.skip_padding(-stored % BLOCK_BYTES)
     if pax or long:
         raise _bad("an extended header with nothing after it")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -75,9 +76,31 @@ def home() -> Iterator[Home]:
         shutil.rmtree(folder)
 
 
-def test_the_quick_start_needs_no_right_but_the_network_helper(
-    host: Host, built: Home, home: Home, tmp_path: Path
-) -> None:
+@dataclass(frozen=True)
+class User:
+    host: Host
+    home: Home
+    folder: Path
+
+    def run(self, script: str, sudoers: str) -> subprocess.CompletedProcess[str]:
+        inside = ["ip", "netns", "exec", self.host.namespace, *become_user(self.folder, sudoers=sudoers)]
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        own = {"USER": "lab", "LOGNAME": "lab", "PATH": path, "BANGER_DAEMON_AUTOSTART": "true"}
+        done = subprocess.run(
+            [*inside, "sh", "-c", script],
+            env={**self.home.environment, **own},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        run("chown", "-R", "0", str(self.home.root), str(self.home.runtime))
+        return done
+
+
+@pytest.fixture
+def user(host: Host, built: Home, home: Home, tmp_path: Path) -> User:
     # A copy: a hard link would still be root's.
     for kind in ("kernels", "images"):
         shutil.copytree(built.state / kind, home.state / kind)
@@ -85,18 +108,17 @@ def test_the_quick_start_needs_no_right_but_the_network_helper(
     for folder in (home.root, home.runtime):
         run("chown", "-R", str(UID), str(folder))
     (tmp_path / "lab").mkdir()
-    inside = ["ip", "netns", "exec", host.namespace, *become_user(tmp_path / "lab", sudoers=_HELPER_ONLY)]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    own = {"USER": "lab", "LOGNAME": "lab", "PATH": path, "BANGER_DAEMON_AUTOSTART": "true"}
-    done = subprocess.run(
-        [*inside, "sh", "-c", _QUICK_START],
-        env={**home.environment, **own},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    run("chown", "-R", "0", str(home.root), str(home.runtime))
+    return User(host, home, tmp_path / "lab")
+
+
+def test_the_quick_start_needs_no_right_but_the_network_helper(user: User) -> None:
+    done = user.run(_QUICK_START, _HELPER_ONLY)
     assert done.stdout == _SAID, done.stderr
-    host.assert_nothing_left(home)
+    user.host.assert_nothing_left(user.home)
+
+
+def test_without_that_right_nothing_is_left_behind(user: User) -> None:
+    done = user.run(f"banger vm run {_SHAPE} -- true || echo $?; banger daemon stop", "")
+    assert done.stdout == "1\n"
+    assert "sudo did not let banger change the host's network" in done.stderr
+    user.host.assert_nothing_left(user.home)

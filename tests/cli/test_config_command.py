@@ -55,13 +55,14 @@ def test_each_value_has_its_origin(cli: Cli) -> None:
 
 def test_the_table_for_people_says_the_same(cli: Cli) -> None:
     cli.configure('\nvmm = "qemu"\n')
-    cli.environment = {"BANGER_KVM": "off"}
+    cli.environment = {"BANGER_KVM": "off", "BANGER_DAEMON_AUTOSTART": "false"}
     done = cli.run("config", "show", "--vcpu", "7")
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     assert lines[0] == ["KEY", "VALUE", "ORIGIN"]
     assert ["vmm", "qemu", "file, line 2"] in lines
     assert ["kvm", "off", "environment, BANGER_KVM"] in lines
+    assert ["daemon.autostart", "false", "environment, BANGER_DAEMON_AUTOSTART"] in lines
     assert ["vm_defaults.vcpu", "7", "flag, --vcpu"] in lines
     assert ["vm_defaults.disk_size", "8G", "default"] in lines
 

@@ -57,7 +57,7 @@ def test_our_own_bridge_is_told_with_its_machines(lab: Lab) -> None:
         "from banger.network import *; [connect(DEFAULT_SUBNET, a, nat=False) for a in (DEFAULT_SUBNET.network[7],)]"
     )
     lab.prepare.append(f"{sys.executable} -I -c '{connect}'")
-    assert lab.examine()["subnet"][:2] == ("PASS", "172.16.0.0/24: banger0 is there, with 1 machines")
+    assert lab.examine()["subnet"][:2] == ("PASS", "172.16.0.0/24: banger0 is there, with 1 machine")
 
 
 def test_forwarding_that_cannot_be_switched_on_is_told(lab: Lab) -> None:
@@ -166,13 +166,16 @@ def test_a_daemon_that_cannot_serve_names_fails(lab: Lab) -> None:
 
 def test_a_host_that_asks_nobody_for_names_is_told_where_to_read_on(lab: Lab) -> None:
     assert lab.examine()["dns routing"][0] == "PASS"
+    # One that asks us would get no answer either.
+    lab.prepare += _make_interface("banger0", "172.16.0.1/24")
+    assert lab.examine()["dns routing"][0] == "PASS"
     lab.start_daemon()
     assert lab.examine()["dns routing"][::2] == ("WARN", "docs/dns-routing.md")
 
 
 def test_a_resolved_that_nobody_asks_is_told_with_what_asks_it(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = Subject(Paths.from_environment({"HOME": "/nowhere"}), configure(Document(), {}, {}))
-    monkeypatch.setattr(names, "list_names", lambda: [DEFAULT_SUBNET.bridge])
+    monkeypatch.setattr(names, "find_status", lambda _paths: {})
     monkeypatch.setattr(names, "find_routing", lambda *_: Routing(RoutingKind.NONE, False))
     for is_running in (True, False):
         monkeypatch.setattr(names.resolved, "is_running", lambda it=is_running: it)

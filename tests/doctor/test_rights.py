@@ -93,7 +93,8 @@ def test_who_may_open_kvm_is_explained_by_its_group(user: Lab, mode: int, member
     device.touch()
     device.chmod(mode)
     os.chown(device, 0, 5151)
-    cpuinfo.write_text("flags : vmx\n")
+    # What the processor offers comes second.
+    cpuinfo.write_text("flags : fpu\n")
     # The user's own scaffold copies this one.
     user.prepare.append(f"cp /etc/group {user.home}/group; echo lab-kvm:x:5151:{members} >>{user.home}/group")
     user.prepare.append(f"mount --bind {user.home}/group /etc/group")

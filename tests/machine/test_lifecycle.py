@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from banger.errors import BangerError, Reason
 from banger.machine import lifecycle
 from banger.machine.machines import Machines
 from banger.machine.record import Machine, Wish
@@ -127,3 +128,26 @@ def test_of_machines_without_folders_one_is_freed_after_the_other(
     assert lifecycle.reclaim(machines, second)
     shutil.rmtree(machines.paths.machines)
     assert lifecycle.delete(machines, second)
+
+
+@pytest.mark.parametrize(("reason", "is_held"), [(Reason.NO_PERMISSION, False), (Reason.COMMAND_FAILED, True)])
+def test_a_network_that_was_refused_is_not_given_back(
+    machines: Machines,
+    wish: Wish,
+    freed: list[IPv4Address],
+    monkeypatch: pytest.MonkeyPatch,
+    reason: Reason,
+    is_held: bool,
+) -> None:
+    """Where sudo refuses the one, it would refuse the other too, and the machine could not be deleted."""
+
+    def refuse(_subnet: Subnet, _address: IPv4Address, *, nat: bool) -> None:
+        raise BangerError("no", reason=reason)
+
+    monkeypatch.setattr("banger.network.connect", refuse)
+    machine = _add(machines, wish, _DEAD)
+    with pytest.raises(BangerError):
+        lifecycle.connect(machines, machine, nat=True)
+    assert lifecycle.delete(machines, machine)
+    assert freed == ([machine.address] if is_held else [])
+    assert machines.records.list() == []

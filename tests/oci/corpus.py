@@ -393,4 +393,6 @@ CASES: dict[str, tuple[bytes, ...]] = {
         layer(opaque("a"), hardlink("a/cap", "cap2"), whiteout("cap"), folder("lib"), hardlink("lib/x", "usr/lib/x")),
         layer(folder("a/b", mode=0o1777), symlink("usr/lib/x", "/a"), file("lib/q", b"q")),
     ),
+    # As `umoci insert` ends a layer.
+    "nothing after the last content": (folder("a") + file("a/b", b"content").rstrip(b"\0"),),
 }

@@ -113,6 +113,17 @@ def test_damaged_archives_are_refused_and_nothing_else_happens(wanted: list[Entr
         read(bytes(archive))
 
 
+@pytest.mark.parametrize("padding", [0, 1, 311, 312, 312 + len(END)])
+def test_what_would_follow_the_last_content_may_be_left_out(padding: int) -> None:
+    entry = Entry("a", Kind.FILE, size=200)
+    archive = format_header(entry) + bytes(range(200))
+    [(read_entry, content)] = read(archive + bytes(padding))
+    assert (read_entry.path, content) == ("a", bytes(range(200)))
+    with pytest.raises(BangerError) as refused:
+        read(archive[:-1])
+    assert refused.value.reason is Reason.CORRUPT
+
+
 @given(st.binary(min_size=512, max_size=2048).filter(lambda data: any(data[:512])))
 def test_what_is_no_tar_is_corrupt(data: bytes) -> None:
     with pytest.raises(BangerError) as refused:
