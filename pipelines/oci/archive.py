@@ -120,10 +120,6 @@ class _Headers(Cursor):
             raise BangerError("it ends too early", reason=Reason.CORRUPT)
         self.position += size
 
-    def skip_padding(self, size: int) -> None:
-        # By what is missing there, an archive is known that was cut: unlike a layer, it has no digest.
-        self.skip(size)
-
 
 @dataclass(frozen=True)
 class _Member:

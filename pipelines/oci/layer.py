@@ -51,7 +51,7 @@ def _build(job: Job, layer: Layer, source: Source, limits: Limits) -> None:
         cursor = Cursor(iter(unpacked), what)
         lines: list[bytes] = []
         names_bytes = files_bytes = 0
-        for entry in read_entries(cursor):
+        for entry in read_entries(cursor, is_digested=True):
             lines.append(format_entry(entry).encode())
             names_bytes += len(lines[-1])
             files_bytes += entry.size

@@ -220,7 +220,7 @@ class Cursor:
             pass
 
     def skip_padding(self, size: int) -> None:
-        """As `skip`, but the stream may end before: umoci and others leave out what would follow the last file."""
+        """As `skip`, but the stream may end before."""
         while size and self._fill():
             part = self._chunk[:size]
             self._chunk = self._chunk[len(part) :]

@@ -70,8 +70,13 @@ class Entry:
     segments: list[tuple[int, int]] | None = None
 
 
-def read_entries(cursor: Cursor) -> Iterator[Entry]:
-    """Every entry in order. The content of a file may be taken from the cursor before the next entry is asked for."""
+def read_entries(cursor: Cursor, *, is_digested: bool = False) -> Iterator[Entry]:
+    """Every entry in order. The content of a file may be taken from the cursor before the next entry is asked for.
+
+    With `is_digested`, what would follow the last content may be missing, as after what `umoci insert` adds: that
+    nothing was cut off is known from elsewhere.
+    """
+    skip_padding = cursor.skip_padding if is_digested else cursor.skip
     pax: dict[bytes, bytes] = {}
     sparse_records: list[tuple[bytes, bytes]] = []
     long: dict[bytes, bytes] = {}
@@ -86,7 +91,7 @@ def read_entries(cursor: Cursor) -> Iterator[Entry]:
             if size > _MAX_EXTENSION_BYTES:
                 raise _bad("an extended header of more than 1 MiB", Reason.TOO_LARGE)
             content = cursor.take(size)
-            cursor.skip_padding(-size % BLOCK_BYTES)
+            skip_padding(-size % BLOCK_BYTES)
             if flag in (b"L", b"K"):
                 long[flag] = content.split(b"\0", 1)[0]
             else:
@@ -94,7 +99,7 @@ def read_entries(cursor: Cursor) -> Iterator[Entry]:
             continue
         if flag in _IGNORED:
             cursor.skip(size)
-            cursor.skip_padding(-size % BLOCK_BYTES)
+            skip_padding(-size % BLOCK_BYTES)
             continue
         entry, stored = _parse_entry(cursor, block, fields, pax, sparse_records, long)
         pax, sparse_records, long = {}, [], {}
@@ -103,7 +108,7 @@ def read_entries(cursor: Cursor) -> Iterator[Entry]:
         taken = cursor.position - begin
         assert taken <= stored, "more was taken than the entry holds"
         cursor.skip(stored - taken)
-        cursor.skip_padding(-stored % BLOCK_BYTES)
+        skip_padding(-stored % BLOCK_BYTES)
     if pax or long:
         raise _bad("an extended header with nothing after it")
 

@@ -54,13 +54,13 @@ entries = st.builds(
 )
 
 
-def read(archive: bytes, chunk: int = 700) -> list[tuple[Entry, bytes]]:
+def read(archive: bytes, chunk: int = 700, *, is_digested: bool = False) -> list[tuple[Entry, bytes]]:
     cursor = Cursor(iter(archive[at : at + chunk] for at in range(0, len(archive), chunk)), "it")
-    return list(read_with_content(cursor))
+    return list(read_with_content(cursor, is_digested=is_digested))
 
 
-def read_with_content(cursor: Cursor) -> Iterator[tuple[Entry, bytes]]:
-    for entry in read_entries(cursor):
+def read_with_content(cursor: Cursor, *, is_digested: bool = False) -> Iterator[tuple[Entry, bytes]]:
+    for entry in read_entries(cursor, is_digested=is_digested):
         length = entry.size if entry.segments is None else sum(size for _offset, size in entry.segments)
         yield entry, cursor.take(length) if entry.kind is Kind.FILE else b""
 
@@ -114,14 +114,17 @@ def test_damaged_archives_are_refused_and_nothing_else_happens(wanted: list[Entr
 
 
 @pytest.mark.parametrize("padding", [0, 1, 311, 312, 312 + len(END)])
-def test_what_would_follow_the_last_content_may_be_left_out(padding: int) -> None:
-    entry = Entry("a", Kind.FILE, size=200)
-    archive = format_header(entry) + bytes(range(200))
-    [(read_entry, content)] = read(archive + bytes(padding))
-    assert (read_entry.path, content) == ("a", bytes(range(200)))
+def test_where_a_digest_tells_that_all_is_there_the_last_content_may_end_it(padding: int) -> None:
+    archive = format_header(Entry("a", Kind.FILE, size=200)) + bytes(range(200))
+    [(entry, content)] = read(archive + bytes(padding), is_digested=True)
+    assert (entry.path, content) == ("a", bytes(range(200)))
     with pytest.raises(BangerError) as refused:
-        read(archive[:-1])
+        read(archive[:-1], is_digested=True)
     assert refused.value.reason is Reason.CORRUPT
+    if padding < 312:
+        with pytest.raises(BangerError) as refused:
+            read(archive + bytes(padding))
+        assert refused.value.reason is Reason.CORRUPT
 
 
 @given(st.binary(min_size=512, max_size=2048).filter(lambda data: any(data[:512])))
