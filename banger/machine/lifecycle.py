@@ -139,10 +139,9 @@ def connect(machines: Machines, machine: Machine, *, nat: bool) -> None:
     """Give a machine its network. Its record has `runtime` by now, so whoever deletes it takes that away again."""
     try:
         network.connect(machines.subnet, machine.address, nat=nat)
-    except BangerError as error:
+    except network.NoRight:
         # Nothing was begun, so nobody shall need for its removal the right that is missing.
-        if error.reason is Reason.NO_PERMISSION:
-            machines.records.update(machine, runtime="")
+        machines.records.update(machine, runtime="")
         raise
 
 

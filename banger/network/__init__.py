@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 from ipaddress import IPv4Address
 
-from banger.network.privileges import can_change_network, run_helper
+from banger.network.privileges import NoRight, can_change_network, run_helper
 from banger.network.subnet import DEFAULT_SUBNET, Subnet
 from banger.network.tap import list_taps
 
-__all__ = ["DEFAULT_SUBNET", "Subnet", "connect", "disconnect", "list_taps"]
+__all__ = ["DEFAULT_SUBNET", "NoRight", "Subnet", "connect", "disconnect", "list_taps"]
 
 
 def connect(subnet: Subnet, address: IPv4Address, *, nat: bool) -> None:
@@ -24,7 +24,8 @@ def connect(subnet: Subnet, address: IPv4Address, *, nat: bool) -> None:
 
     Without `nat` a guest reaches nothing beyond the host. Calling again changes `nat`, also for a running guest.
     Raises `BangerError`: already-exists when the subnet, or the name of the bridge or TAP, is in use by something else;
-    no-permission, also for an address whose TAP another user has; missing-program.
+    no-permission, also for an address whose TAP another user has (`NoRight` for a user who may do none of this);
+    missing-program.
     """
     subnet.check_guest(address)
     if can_change_network():

@@ -22,6 +22,13 @@ _CAP_NET_ADMIN = 12  # <linux/capability.h>
 _STDERR_TAIL_LINES = 5
 
 
+class NoRight(BangerError):
+    """This user may not change the network at all: nothing was begun."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message, reason=Reason.NO_PERMISSION, hint=hint)
+
+
 def can_change_network() -> bool:
     """Whether this process, and the nft that it starts, may change the network.
 
@@ -52,9 +59,8 @@ def run_helper(arguments: Sequence[str]) -> None:
     lines = out.decode("utf-8", "replace").splitlines()
     said = "".join(f"\n  | {line}" for line in _tail(err or b""))
     if lines[:1] != [STARTED]:
-        raise BangerError(
+        raise NoRight(
             "sudo did not let banger change the host's network" + said,
-            reason=Reason.NO_PERMISSION,
             hint="run `sudo -v` first, or run banger on a terminal where sudo can ask",
         )
     if child.returncode != 0:
@@ -77,9 +83,8 @@ def _get_sudo() -> str:
     sudo, root = find_program("sudo"), os.geteuid() == 0
     if root or sudo is None:
         what = "this root" if root else "this user"
-        raise BangerError(
+        raise NoRight(
             f"{what} may not change the host's network (CAP_NET_ADMIN is missing)",
-            reason=Reason.NO_PERMISSION,
             hint="in a container: start it with --cap-add NET_ADMIN --device /dev/net/tun"
             if root
             else "install sudo (apt-get install sudo, as root) and allow it for this user, or run banger as root",

@@ -14,7 +14,7 @@ from banger.errors import BangerError, Reason
 from banger.machine import lifecycle
 from banger.machine.machines import Machines
 from banger.machine.record import Machine, Wish
-from banger.network import Subnet
+from banger.network import NoRight, Subnet
 from banger.vmm import process as processes
 from banger.vmm.process import ProcessId
 
@@ -130,19 +130,22 @@ def test_of_machines_without_folders_one_is_freed_after_the_other(
     assert lifecycle.delete(machines, second)
 
 
-@pytest.mark.parametrize(("reason", "is_held"), [(Reason.NO_PERMISSION, False), (Reason.COMMAND_FAILED, True)])
+@pytest.mark.parametrize(
+    ("refusal", "is_held"),
+    [(NoRight("sudo", "ask"), False), (BangerError("no forwarding", reason=Reason.NO_PERMISSION), True)],
+)
 def test_a_network_that_was_refused_is_not_given_back(
     machines: Machines,
     wish: Wish,
     freed: list[IPv4Address],
     monkeypatch: pytest.MonkeyPatch,
-    reason: Reason,
+    refusal: BangerError,
     is_held: bool,
 ) -> None:
     """Where sudo refuses the one, it would refuse the other too, and the machine could not be deleted."""
 
     def refuse(_subnet: Subnet, _address: IPv4Address, *, nat: bool) -> None:
-        raise BangerError("no", reason=reason)
+        raise refusal
 
     monkeypatch.setattr("banger.network.connect", refuse)
     machine = _add(machines, wish, _DEAD)
